@@ -1,0 +1,19 @@
+# Sourced by the stages: sets PROFILE from the memory of the first GPU, unless it is set.
+if [ -n "${PROFILE:-}" ]; then
+    [ -d "recipes/$PROFILE" ] || { echo "There is no recipes/$PROFILE. Profiles: $(cd recipes && ls -d */ | tr -d / | xargs)" >&2; exit 1; }
+    echo "Profile $PROFILE, as asked."
+else
+    mebibytes=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -n 1 || true)
+    if [ "${mebibytes:-0}" -ge 22000 ]; then
+        PROFILE=qwen3-vl-4b
+    elif [ "${mebibytes:-0}" -ge 11000 ]; then
+        PROFILE=qwen3-vl-2b
+    else
+        PROFILE=tiny
+    fi
+    if [ -n "$mebibytes" ]; then
+        echo "Profile $PROFILE: the GPU has $mebibytes MiB (22000 are wanted for qwen3-vl-4b, 11000 for qwen3-vl-2b)."
+    else
+        echo "Profile tiny: no NVIDIA GPU answers. The embedded model knows only flags; it is for trying everything."
+    fi
+fi

@@ -1,0 +1,38 @@
+# Sourced by the other recipes: makes sure that the pinned packages are there, once, and puts them on the PATH.
+#
+# Works in .venv, or in the virtual or conda environment that is active. Adds the GPU packages where nvidia-smi answers.
+# A second call does nothing until a requirements file or pyproject.toml changes. No root, nothing outside the environment.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if nvidia-smi >/dev/null 2>&1; then requirements=requirements-gpu.txt; else requirements=requirements.txt; fi
+
+active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
+environment=${active:-$PWD/.venv}
+stamp=$environment/.mmrag-lite-$(cat "$requirements" pyproject.toml <(pwd) | cksum | cut -d ' ' -f 1)
+
+if [ ! -e "$stamp" ]; then
+    if [ -z "$active" ] && [ ! -x .venv/bin/python ]; then
+        if command -v uv >/dev/null; then
+            uv venv --quiet --python '>=3.11,<3.13' .venv
+        else
+            python=$(command -v python3.11 || command -v python3.12 || command -v python3)
+            "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || {
+                echo "Python 3.11 or 3.12 is needed; $python is $("$python" --version). Install one, or install uv: it brings its own." >&2
+                exit 1
+            }
+            "$python" -m venv .venv || { echo "Debian and Ubuntu keep venv apart: install python3-venv, or install uv." >&2; exit 1; }
+        fi
+    fi
+    command -v uv >/dev/null || [ -x "$environment/bin/uv" ] || "$environment/bin/python" -m pip install --quiet uv
+    uv=$(command -v uv || echo "$environment/bin/uv")
+    echo "Installing $requirements into $environment (about 6 GB, a minute or two) …"
+    "$uv" pip install --quiet --python "$environment/bin/python" --requirement "$requirements"
+    "$uv" pip install --quiet --python "$environment/bin/python" --no-deps --editable .
+    rm -f "$environment"/.mmrag-lite-*
+    touch "$stamp"
+fi
+export PATH="$environment/bin:$PATH"
+
+# Tiny matrices: a second thread costs more than it brings (measured 5 to 20 times slower on shared machines).
+[ "$requirements" = requirements-gpu.txt ] || export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
