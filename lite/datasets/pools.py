@@ -1,0 +1,119 @@
+"""Candidate pools: hard negatives, and the balanced (question, document) pairs that stage 1 trains on."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import bm25s
+import numpy as np
+from rapidfuzz import fuzz, process
+
+from lite.schema import Document, Example, LiteError
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets DEBUG
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One question with one document, and whether the document is relevant."""
+
+    example: Example
+    document: Document
+    relevant: bool
+
+
+def words(text: str) -> list[str]:
+    """Lower-cased words, for BM25."""
+    return re.findall(r"\w+", text.lower())
+
+
+class Corpus:
+    """Documents with two ways to find confusable ones: BM25 over title and text, and similar titles."""
+
+    def __init__(self, documents: Sequence[Document]):
+        if not documents:
+            raise LiteError("The corpus is empty: there are no documents to draw from. Check the data set's folder.")
+        self.documents = list(documents)
+        self.position = {document.id: i for i, document in enumerate(self.documents)}
+        if len(self.position) < len(self.documents):
+            seen: set[str] = set()
+            double = next(d.id for d in self.documents if d.id in seen or seen.add(d.id))
+            raise LiteError(f"Two documents have the id {double!r}. Ids must be unique within a data set.")
+        self._titles = [document.title for document in self.documents]
+        self._bm25 = bm25s.BM25()
+        self._bm25.index([words(f"{d.title} {d.text}") for d in self.documents], show_progress=False)
+
+    def bm25_scores(self, question: str) -> np.ndarray:
+        """BM25 of every document, `[n]`."""
+        known = [word for word in words(question) if word in self._bm25.vocab_dict]
+        return self._bm25.get_scores(known) if known else np.zeros(len(self.documents))
+
+    def confusable(self, example: Example, count: int) -> list[Document]:
+        """Up to `count` irrelevant documents that are easy to mistake for relevant ones, hardest first.
+
+        Half of them are BM25 neighbours of the question, the other half have titles like the relevant documents':
+        other documents on the same thing (`Niger: geography` for `Flag of Niger`) and near names (`Flag of Nigeria`).
+        """
+        by_question = np.argsort(-self.bm25_scores(example.question), kind="stable").tolist()
+        relevant = [self.documents[self.position[i]].title for i in sorted(example.relevant)]
+        similarity = process.cdist(relevant, self._titles, scorer=fuzz.token_set_ratio).max(axis=0)
+        by_title = np.argsort(-similarity, kind="stable").tolist()
+        alternating = dict.fromkeys(i for pair in zip(by_question, by_title, strict=True) for i in pair)
+        hard = (self.documents[i] for i in alternating if self.documents[i].id not in example.relevant)
+        return list(itertools.islice(hard, count))
+
+
+def hard_pool(example: Example, corpus: Corpus, size: int = 30) -> Example:
+    """The example with a pool of `size`: its relevant documents, half confusable ones, the rest at random."""
+    rng = random.Random(f"hard pool {example.id}")
+    relevant = [corpus.documents[corpus.position[i]] for i in sorted(example.relevant)]
+    hard = corpus.confusable(example, (size - len(relevant) + 1) // 2)
+    taken = {document.id for document in relevant + hard}
+    rest = [document for document in corpus.documents if document.id not in taken]
+    pool = relevant + hard + rng.sample(rest, min(len(rest), size - len(relevant) - len(hard)))
+    rng.shuffle(pool)
+    return Example(
+        example.id, example.question, tuple(pool), example.relevant, example.answers, example.category, example.split
+    )
+
+
+def training_pairs(examples: Sequence[Example], corpus: Corpus, hard_share: float, seed: int) -> list[Pair]:
+    """Balanced pairs in random order: every relevant document of every question, and as many irrelevant ones.
+
+    Args:
+        examples: The training split.
+        corpus: Where negatives come from; it must hold no document of another split.
+        hard_share: Share of the negatives that are confusable; the rest come from the example's own pool or, where
+            that has none left, from the corpus at random.
+        seed: Decides the draws and the order.
+
+    Raises:
+        LiteError: A question has no relevant document, or names one that the corpus does not hold.
+    """
+    if not examples:
+        raise LiteError("There is no question to train on. Check --data, --split and --limit.")
+    rng = random.Random(seed)
+    pairs = []
+    for example in examples:
+        if not example.relevant:
+            raise LiteError(f"Question {example.id!r} has no relevant document. Label one, or remove the question.")
+        missing = sorted(example.relevant - corpus.position.keys())
+        if missing:
+            raise LiteError(
+                f"Question {example.id!r} names the relevant document {missing[0]!r}, which does not exist."
+            )
+        confusable = corpus.confusable(example, 12)
+        own = [d for d in example.documents if d.id not in example.relevant and d.id in corpus.position]
+        for document_id in sorted(example.relevant):
+            pairs.append(Pair(example, corpus.documents[corpus.position[document_id]], True))
+            source = confusable if rng.random() < hard_share else own
+            source = source or confusable or own
+            if source:
+                pairs.append(Pair(example, source.pop(rng.randrange(len(source))), False))
+    rng.shuffle(pairs)
+    return pairs
