@@ -1,0 +1,122 @@
+"""What a training run shows and keeps while it runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+EQUAL_GROUPS_WARN = 0.8
+
+
+class MetricsFile(TrainerCallback):
+    """Appends every log of the trainer to `metrics.jsonl`. A resumed run first drops what lies after its checkpoint."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        if state.is_world_process_zero:
+            kept = [row for row in read_metrics(self.path) if row["step"] <= state.global_step]
+            self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict, **kwargs
+    ) -> None:
+        if state.is_world_process_zero and "reward" in logs:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **logs, "peak_memory_gib": peak_memory_gib()}) + "\n")
+
+
+class ProgressLine(TrainerCallback):
+    """One line that says how far the run is and how it goes; without a terminal, a plain line per log."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.rewards: list[float] = []
+        self.equal_groups: list[float] = []
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        self.started = time.perf_counter()
+        self.tokens_before: int | None = None
+        self.progress = Progress(
+            TextColumn("[bold]training"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=self.console,
+            disable=not (self.console.is_terminal and state.is_world_process_zero),
+        )
+        self.progress.start()
+        self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step, status="")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        self.progress.update(self.task, completed=state.global_step)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict, **kwargs
+    ) -> None:
+        if "reward" not in logs or not state.is_world_process_zero:
+            return
+        self.rewards.append(logs["reward"])
+        self.equal_groups.append(logs["frac_reward_zero_std"])
+        if self.tokens_before is None:
+            self.tokens_before = logs["num_tokens"]
+        speed = (logs["num_tokens"] - self.tokens_before) / (time.perf_counter() - self.started)
+        status = (
+            f"reward {logs['reward']:.3f} {sparkline(self.rewards)}  lr {logs['learning_rate']:.1e}  "
+            f"{speed:,.0f} tok/s  peak {peak_memory_gib():.1f} GiB"
+        )
+        self.progress.update(self.task, status=status)
+        if self.progress.disable:
+            self.console.print(f"step {state.global_step}/{state.max_steps}  {status}", soft_wrap=True)
+        recent = self.equal_groups[-10:]
+        if len(self.equal_groups) == 10 and sum(recent) / 10 > EQUAL_GROUPS_WARN:
+            logger.warning(
+                "%.0f %% of the groups have equal rewards and teach nothing. More generations, a higher temperature or "
+                "a higher hard_share help; if the reward is near its maximum, the run has learnt what it can.",
+                100 * sum(recent) / 10,
+            )
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        self.progress.stop()
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The rows of a `metrics.jsonl`; a last line that a kill cut short is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            logger.warning("%s: leaving out an incomplete line.", path)
+    return rows
+
+
+def sparkline(values: list[float], width: int = 16) -> str:
+    """The curve of the last values in block characters."""
+    recent = values[-width:]
+    low, high = min(recent), max(recent)
+    return "".join(BLOCKS[int((value - low) / (high - low or 1) * (len(BLOCKS) - 1))] for value in recent)
+
+
+def peak_memory_gib() -> float:
+    """Peak memory of this process in GiB: the GPU's where there is one, else the resident set."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

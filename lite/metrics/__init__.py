@@ -1,0 +1,1 @@
+"""Evaluation, with no knowledge of models or files."""
