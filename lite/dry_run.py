@@ -1,0 +1,129 @@
+"""What a run would do and need, without doing it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoProcessor
+from trl import GRPOConfig
+
+from lite.datasets.pools import Pair
+from lite.memory import estimate, shape_of
+from lite.models import TINY, ModelConfig
+from lite.prompts import stage1_prompt
+from lite.settings import COMMON_FIELDS
+from lite.train import Stage1Config, load_pairs, prompt_lengths
+
+logger = logging.getLogger(__name__)
+
+PIXELS_PER_TOKEN = 32 * 32  # of Qwen3-VL
+CHARS_PER_TOKEN = 4
+DEFAULT_CARD_GIB = 24
+
+
+def dry_run_stage1(config: Stage1Config, model_config: ModelConfig, console: Console) -> None:
+    """Print the settings, the data, the prompts' lengths and the memory estimate of a stage 1 run."""
+    console.print(settings_table(config, model_config))
+    pairs = load_pairs(config)
+    lengths = lengths_or_guess(pairs, config, model_config, console)
+    kept = [length for length in lengths if length <= config.max_prompt_tokens]
+    images = [pair.document.image is not None for pair in pairs]
+    prompts_per_step = config.generation_batch_size // config.num_generations
+    p50, p95, longest = np.percentile(kept or lengths, [50, 95, 100]).astype(int)
+    console.print(
+        f"Data            {config.data}: {len(pairs)} pairs of a question and a document, half of them relevant; "
+        f"{len(pairs) - len(kept)} left out as too long\n"
+        f"Prompt tokens   p50 {p50}, p95 {p95}, max {longest}; images per prompt 0–1, mean {np.mean(images):.2f}\n"
+        f"A step          {prompts_per_step} prompts × {config.num_generations} generations of at most "
+        f"{config.max_completion_length} tokens\n"
+        f"Time per step   not known before the first step; `benchmarks/` holds what was measured",
+        soft_wrap=True,
+        highlight=False,
+    )
+    shape = shape_of(str(TINY) if model_config.model_name_or_path == "tiny" else model_config.model_name_or_path)
+    if shape is None:
+        console.print(f"Memory          no estimate: {model_config.model_name_or_path} is not a Qwen3-VL that we know")
+        return
+    image_tokens = (model_config.max_pixels or 0) // PIXELS_PER_TOKEN
+    memory = estimate(
+        shape,
+        prompt_tokens=int(longest),
+        image_tokens=image_tokens if any(images) else 0,
+        completion_tokens=config.max_completion_length,
+        generation_batch=config.per_device_train_batch_size * config.steps_per_generation,
+        train_batch=config.per_device_train_batch_size,
+        lora_r=model_config.lora_r,
+        load_in_4bit=model_config.load_in_4bit,
+        adam_bytes=2 if "8bit" in config.optim else 8,
+        checkpointing=config.gradient_checkpointing,
+    )
+    console.print(memory_table(memory))
+    console.print(verdict(memory, card_gib()), soft_wrap=True, highlight=False)
+
+
+def lengths_or_guess(
+    pairs: Sequence[Pair], config: Stage1Config, model_config: ModelConfig, console: Console
+) -> list[int]:
+    """Exact prompt lengths where the processor is at hand, else 4 characters a token and images at `max_pixels`."""
+    tiny = model_config.model_name_or_path == "tiny"
+    limits = {} if model_config.max_pixels is None else {"max_pixels": model_config.max_pixels}
+    try:
+        with console.status(f"fetching the processor of {model_config.model_name_or_path}"):
+            processor = AutoProcessor.from_pretrained(TINY if tiny else model_config.model_name_or_path, **limits)
+    except (OSError, ValueError):
+        console.print("The processor cannot be fetched: lengths are guessed at 4 characters a token.", style="yellow")
+        image_tokens = (model_config.max_pixels or 512 * 512) // PIXELS_PER_TOKEN
+        return [_guess(pair, config.document_chars, image_tokens) for pair in pairs]
+    return prompt_lengths(pairs, processor, config.document_chars)
+
+
+def _guess(pair: Pair, document_chars: int, image_tokens: int) -> int:
+    prompt = stage1_prompt(pair.example.question, pair.document, document_chars)
+    characters = sum(len(part.get("text", "")) for part in prompt[0]["content"])
+    return characters // CHARS_PER_TOKEN + (image_tokens if pair.document.image is not None else 0)
+
+
+def settings_table(config: Stage1Config, model_config: ModelConfig) -> Table:
+    """Our fields, and those of TRL that recipes set."""
+    table = Table(title="Settings", show_header=False)
+    of_trl = {field.name for field in dataclasses.fields(GRPOConfig)} - set(COMMON_FIELDS)
+    for source in (model_config, config):
+        for field in dataclasses.fields(source):
+            if field.name not in of_trl:
+                table.add_row(field.name, str(getattr(source, field.name)))
+    return table
+
+
+def memory_table(memory: dict[str, float]) -> Table:
+    """The estimate by component."""
+    table = Table(title="Estimated GPU memory, GiB (longest prompts, worst batch)", show_header=False)
+    for name, value in memory.items():
+        table.add_row(name, f"{value:.2f}", style="bold" if name == "peak" else None)
+    return table
+
+
+def card_gib() -> float | None:
+    """The memory of this machine's GPU, if any."""
+    return torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else None
+
+
+def verdict(memory: dict[str, float], card: float | None) -> str:
+    """Whether it fits, and what to lower if not."""
+    size = card or DEFAULT_CARD_GIB
+    where = f"this GPU of {size:.0f} GiB" if card else f"a {size} GiB card (no GPU here)"
+    if memory["peak"] <= 0.92 * size:
+        return f"Fits {where}: {size - memory['peak']:.1f} GiB to spare."
+    remedies = {
+        "generation: KV cache": "gradient_accumulation_steps (fewer completions at once), then max_pixels",
+        "generation: prefill": "gradient_accumulation_steps (fewer completions at once), then max_pixels",
+        "training: activations": "per_device_train_batch_size, then max_pixels",
+        "training: logits": "per_device_train_batch_size, then max_completion_length",
+    }
+    largest = max(remedies, key=memory.__getitem__)
+    return f"Does not fit {where} with room to spare. Largest: {largest}. Lower {remedies[largest]}."

@@ -1,0 +1,156 @@
+"""Peak GPU memory of a training run by component, from shapes alone: no weights, no GPU, no network.
+
+The model is described by its published configuration; where the hub can be reached, its own is read instead. The
+figures are estimates for gradient checkpointing and one packed micro-batch; `benchmarks/` compares them with a card.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import AutoConfig, PretrainedConfig
+
+GIB = 2**30
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # 4 bits, an 8-bit scale per block of 64, a 32-bit one per 256 blocks
+CUDA_CONTEXT = 0.6 * GIB
+HALF = 2  # bytes of a bfloat16
+
+VISION_24 = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "deepstack": 3}
+VISION_27 = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "deepstack": 3}
+# Source: config.json of Qwen/Qwen3-VL-{2B,4B,8B}-Instruct.
+PUBLISHED = {
+    "2B": {"hidden": 2048, "ff": 6144, "layers": 28, "heads": 16, "kv_heads": 8, "tied": True, "vision": VISION_24},
+    "4B": {"hidden": 2560, "ff": 9728, "layers": 36, "heads": 32, "kv_heads": 8, "tied": True, "vision": VISION_24},
+    "8B": {"hidden": 4096, "ff": 12288, "layers": 36, "heads": 32, "kv_heads": 8, "tied": False, "vision": VISION_27},
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the memory of a Qwen3-VL depends on."""
+
+    hidden: int
+    ff: int
+    layers: int
+    heads: int
+    kv_heads: int
+    tied: bool
+    vision: dict[str, int]
+    head_dim: int = 128
+    vocabulary: int = 151_936
+
+    def linears(self) -> list[tuple[int, int]]:
+        """(inputs, outputs) of the seven quantised matrices of one layer."""
+        query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = [(self.hidden, query), (self.hidden, key), (self.hidden, key), (query, self.hidden)]
+        return [*attention, (self.hidden, self.ff), (self.hidden, self.ff), (self.ff, self.hidden)]
+
+    def vision_weights(self) -> int:
+        """Weights of the vision tower, its merger and its deepstack mergers."""
+        width, merged = self.vision["hidden_size"], 4 * self.vision["hidden_size"]
+        block = 4 * width**2 + 2 * width * self.vision["intermediate_size"]
+        merger = merged**2 + merged * self.hidden
+        return self.vision["depth"] * block + (1 + self.vision["deepstack"]) * merger
+
+
+def shape_of(model: str) -> Shape | None:
+    """The shape of a hub id or a local folder, or None where it is not a Qwen3-VL or nothing is known about it."""
+    for size, published in PUBLISHED.items():
+        if f"Qwen3-VL-{size}" in model:
+            return Shape(**published)
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError):
+        return None
+    return _from_config(config) if config.model_type == "qwen3_vl" else None
+
+
+def _from_config(config: PretrainedConfig) -> Shape:
+    text, vision = config.text_config, config.vision_config
+    return Shape(
+        hidden=text.hidden_size,
+        ff=text.intermediate_size,
+        layers=text.num_hidden_layers,
+        heads=text.num_attention_heads,
+        kv_heads=text.num_key_value_heads,
+        tied=config.tie_word_embeddings,
+        vision={
+            "depth": vision.depth,
+            "hidden_size": vision.hidden_size,
+            "intermediate_size": vision.intermediate_size,
+            "deepstack": len(vision.deepstack_visual_indexes),
+        },
+        head_dim=text.head_dim,
+        vocabulary=text.vocab_size,
+    )
+
+
+def estimate(
+    shape: Shape,
+    prompt_tokens: int,
+    image_tokens: int,
+    completion_tokens: int,
+    generation_batch: int,
+    train_batch: int,
+    lora_r: int,
+    adapters: int = 1,
+    load_in_4bit: bool = True,
+    adam_bytes: int = 8,
+    checkpointing: bool = True,
+) -> dict[str, float]:
+    """GiB by component, for the worst batch: every prompt of the longest length.
+
+    Args:
+        shape: The model's.
+        prompt_tokens: Of the longest prompt, images included.
+        image_tokens: Of its images.
+        completion_tokens: `max_completion_length`.
+        generation_batch: Completions that are generated at once.
+        train_batch: Completions per forward and backward pass.
+        lora_r: Rank.
+        adapters: How many adapters are loaded; one of them is trained.
+        load_in_4bit: NF4 or bfloat16 weights.
+        adam_bytes: Optimiser state per trained weight: 8 for AdamW, 2 for its 8-bit form.
+        checkpointing: Gradient checkpointing.
+    """
+    linear_weights = shape.layers * sum(inputs * outputs for inputs, outputs in shape.linears())
+    embeddings = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+    weights = linear_weights * (NF4_BYTES if load_in_4bit else HALF) + (embeddings + shape.vision_weights()) * HALF
+
+    adapter = shape.layers * lora_r * sum(inputs + outputs for inputs, outputs in shape.linears())
+    trained = adapter * (4 + 4 + adam_bytes)  # fp32 weights and gradients
+    adapter_bytes = trained + (adapters - 1) * adapter * 4
+
+    length = prompt_tokens + completion_tokens
+    # TRL prefills the prompts of all completions at once; of the layers only one is alive at a time.
+    kv_cache = generation_batch * length * shape.layers * 2 * shape.kv_heads * shape.head_dim * HALF
+    prefill = generation_batch * prompt_tokens * (3 * shape.hidden + 3 * shape.ff) * HALF
+
+    rows = train_batch * length
+    # What the backward pass of one decoder layer keeps: norms, q, k, v, attention output, three of the feed-forward,
+    # and fp32 copies that the LoRA branches make of their inputs.
+    layer = rows * (6 * shape.hidden + 2 * shape.heads * shape.head_dim + 3 * shape.ff) * HALF
+    lora_inputs = rows * (2 * shape.hidden + shape.ff) * 4
+    saved = rows * shape.hidden * HALF * shape.layers
+    activations = saved + layer + lora_inputs if checkpointing else shape.layers * (layer + lora_inputs)
+    largest = max(inputs * outputs for inputs, outputs in shape.linears()) * HALF if load_in_4bit else 0
+    vision_row = 4 * (4 * shape.vision["hidden_size"] + 2 * shape.vision["intermediate_size"]) * HALF
+    vision = train_batch * image_tokens * vision_row
+    prefill = max(prefill, generation_batch * image_tokens * vision_row)
+
+    # logits in bf16, then fp32 for the log-softmax, and their gradient
+    logits = train_batch * (completion_tokens + 1) * shape.vocabulary * (HALF + 4 + 4)
+
+    generation = kv_cache + prefill + largest
+    training = activations + vision + logits + largest
+    return {
+        "4-bit weights" if load_in_4bit else "weights": weights / GIB,
+        "adapters and optimiser": adapter_bytes / GIB,
+        "generation: KV cache": kv_cache / GIB,
+        "generation: prefill": (prefill + largest) / GIB,
+        "training: activations": (activations + vision + largest) / GIB,
+        "training: logits": logits / GIB,
+        "CUDA context": CUDA_CONTEXT / GIB,
+        # generation and training do not overlap: the larger one counts
+        "peak": (weights + adapter_bytes + max(generation, training) + CUDA_CONTEXT) / GIB,
+    }

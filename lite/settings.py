@@ -1,0 +1,105 @@
+"""YAML and command line into dataclasses, by TRL's parser: `--config FILE`, and `--field value` wins over the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from trl import GRPOConfig, TrlParser
+
+from lite.models import ModelConfig
+from lite.schema import LiteError
+
+# The fields of TRL that a recipe sets; all others are listed by --help_all.
+COMMON_FIELDS = (
+    "output_dir max_steps num_train_epochs per_device_train_batch_size gradient_accumulation_steps num_generations "
+    "max_completion_length learning_rate lr_scheduler_type warmup_steps beta temperature loss_type scale_rewards "
+    "reward_weights gradient_checkpointing optim bf16 seed logging_steps save_steps save_total_limit report_to "
+    "per_device_eval_batch_size log_completions"
+).split()
+
+
+def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]) -> tuple[GRPOConfig, ModelConfig]:
+    """Read the settings of a run.
+
+    Raises:
+        LiteError: An unknown field, a wrong value or an unreadable file; the message names it.
+        SystemExit: After `--help`, or where argparse refuses a value's type.
+    """
+    parser = TrlParser((config_class, ModelConfig), usage=f"lite train {command} --config FILE [--any_field value]")
+    arguments = list(arguments)
+    if "--help_all" in arguments:
+        parser.print_help()
+        raise SystemExit(0)
+    if "--help" in arguments or "-h" in arguments:
+        print_help(config_class, command)
+        raise SystemExit(0)
+    known = {field.name for cls in (config_class, ModelConfig) for field in dataclasses.fields(cls)}
+    if "--config" in arguments:
+        check_file(arguments, known)
+    for argument in arguments:
+        name = argument.removeprefix("--").split("=")[0].replace("-", "_").removeprefix("no_")
+        if argument.startswith("--") and name not in known | {"config"}:
+            raise LiteError(
+                f"Unknown argument --{name}{suggestion(name, known)} `lite train {command} --help` lists them."
+            )
+    try:
+        config, model_config = parser.parse_args_and_config(arguments)
+    except (ValueError, TypeError) as error:
+        raise LiteError(f"The settings do not fit together: {error}") from error
+    return config, model_config
+
+
+def check_file(arguments: list[str], known: set[str]) -> None:
+    """The configuration file exists, is YAML and sets nothing that we do not know."""
+    position = arguments.index("--config") + 1
+    if position == len(arguments):
+        raise LiteError("--config needs a file, such as recipes/tiny/stage1.yaml.")
+    path = Path(arguments[position])
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise LiteError(
+            f"Cannot read the settings in {path}: {error.strerror}. See recipes/*/ for ready ones."
+        ) from error
+    except yaml.YAMLError as error:
+        raise LiteError(f"{path} is not YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise LiteError(f"{path} must hold `field: value` lines.")
+    for name in settings:
+        if name not in known | {"env"}:
+            raise LiteError(f"{path}: unknown field {name!r}{suggestion(str(name), known)}")
+
+
+def suggestion(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" — did you mean {close[0]}?" if close else "."
+
+
+def print_help(config_class: type[GRPOConfig], command: str) -> None:
+    """Our own fields and the common ones of TRL."""
+    console = Console()
+    console.print(f"usage: lite train {command} --config FILE [--any_field value]\n", markup=False)
+    console.print(
+        "Runs, or continues, the training that FILE describes; recipes/*/ holds ready files with a comment on every "
+        "value. A field on the command line wins over the file.\n"
+    )
+    ours = [f for f in dataclasses.fields(config_class) if f.name in config_class.__annotations__]
+    common = [f for f in dataclasses.fields(config_class) if f.name in COMMON_FIELDS]
+    for title, fields in (
+        ("This stage", ours),
+        ("Model and adapter", dataclasses.fields(ModelConfig)),
+        ("Of TRL's GRPOConfig, what recipes set (--help_all lists the rest)", common),
+    ):
+        console.print(f"{title}:", style="bold")
+        for field in fields:
+            default = "" if field.default in (dataclasses.MISSING, None) else f" [{field.default}]"
+            help_text = " ".join(str(field.metadata.get("help", "")).split())
+            console.print(f"  --{field.name}{default}", markup=False, highlight=False)
+            if help_text:
+                console.print(f"      {help_text}", markup=False, highlight=False)
+        console.print()

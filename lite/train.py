@@ -1,0 +1,232 @@
+"""The training runs: settings, data, trainer, report. A run is one folder, and running it again continues it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import Dataset
+from peft import get_peft_model
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from transformers import PreTrainedModel, ProcessorMixin, set_seed
+from trl import GRPOConfig
+
+from lite import rewards
+from lite.adapters import base_fingerprint, save_adapter, write_card
+from lite.callbacks import MetricsFile, ProgressLine
+from lite.datasets import flags
+from lite.datasets.pools import Corpus, Pair, training_pairs
+from lite.evaluate import stage1_report
+from lite.models import ModelConfig, load_model, lora_config
+from lite.prompts import NO, YES, stage1_prompt
+from lite.schema import LiteError
+from lite.trainer import StageTrainer, last_checkpoint
+
+logger = logging.getLogger(__name__)
+
+STAGE1 = "stage1"
+# A run may be continued with other values of these; everything else decides the result.
+FREE_SETTINGS = {"report_to", "logging_dir", "save_total_limit", "overwrite", "dry_run", "output_dir", "run_name"}
+
+
+@dataclass
+class Stage1Config(GRPOConfig):
+    """TRL's GRPOConfig and what stage 1 adds to it."""
+
+    num_completions_to_print: int = field(
+        default=0, metadata={"help": "Completions that TRL prints at every log; completions/*.parquet has them all."}
+    )
+    data: str = field(default="flags", metadata={"help": "The data set. `flags` is bundled."})
+    limit: int | None = field(default=None, metadata={"help": "Use only the first N questions of each split."})
+    document_chars: int = field(
+        default=2000,
+        metadata={"help": "Longer document texts keep their beginning and their end, to this many characters."},
+    )
+    hard_share: float = field(
+        default=0.7, metadata={"help": "Share of the negatives that are easy to mistake; the rest are random."}
+    )
+    max_prompt_tokens: int = field(
+        default=4096, metadata={"help": "Pairs whose prompt is longer are left out, with a count; nothing is cut."}
+    )
+    min_recall: float = field(default=0.98, metadata={"help": "Recall on dev that the filter's threshold must keep."})
+    hard_pool_size: int = field(default=30, metadata={"help": "Documents per question in the report's hard pools."})
+    overwrite: bool = field(default=False, metadata={"help": "Throw away what output_dir holds and start anew."})
+    dry_run: bool = field(
+        default=False, metadata={"help": "Print settings, data, prompt lengths and a memory estimate; train nothing."}
+    )
+
+
+def train_stage1(config: Stage1Config, model_config: ModelConfig, console: Console) -> Path:
+    """Train the relevance filter and report on it. Returns the run folder.
+
+    Raises:
+        LiteError: Something in the settings, the data or the run folder needs the user.
+    """
+    folder = Path(config.output_dir)
+    if config.overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    pairs = load_pairs(config)
+    check_images(pairs, console)
+    set_seed(config.seed)
+    base, processor = load_model(model_config)
+    settings = resolved_settings(config, model_config) | {"base_fingerprint": base_fingerprint(base)}
+    claim_folder(folder, settings)
+    pairs = drop_long(pairs, processor, config)
+    model = get_peft_model(base, lora_config(model_config), adapter_name=STAGE1)
+    config.generation_kwargs = {"suppress_tokens": vision_tokens(base)} | (config.generation_kwargs or {})
+    train(
+        StageTrainer(
+            model=model,
+            reward_funcs=[rewards.label, rewards.format],
+            args=config,
+            train_dataset=prompt_dataset(pairs, config.document_chars),
+            processing_class=processor,
+            callbacks=[MetricsFile(folder / "metrics.jsonl"), ProgressLine(console)],
+        ),
+        console,
+    )
+    card = {
+        "stage": STAGE1,
+        "base": model_config.model_name_or_path,
+        "base_fingerprint": settings["base_fingerprint"],
+        "document_chars": config.document_chars,
+        "max_pixels": model_config.max_pixels,
+        "data": config.data,
+        "seed": config.seed,
+    }
+    adapter = folder / "adapter"
+    save_adapter(model, STAGE1, adapter, card)
+    report = stage1_report(model, processor, config, folder, console)
+    write_card(adapter, card | {"hash": report["adapter_hash"], **report["filter"]})
+    console.print(f"Adapter: {adapter}\nReport:  {folder / 'report.md'}", soft_wrap=True)
+    return folder
+
+
+def load_pairs(config: Stage1Config) -> list[Pair]:
+    """The training pairs of the data set."""
+    if config.data != "flags":
+        raise LiteError(f"Unknown data set {config.data!r}. Available: flags.")
+    examples = flags.load_examples("train")[: config.limit]
+    return training_pairs(examples, Corpus(flags.load_candidates("train")), config.hard_share, config.seed)
+
+
+def check_images(pairs: Sequence[Pair], console: Console) -> None:
+    """Open every image once, so that a broken file ends the run before it starts and not at step 700."""
+    documents = {pair.document.id: pair.document for pair in pairs if pair.document.image is not None}
+    for document in track(documents.values(), "checking images", console=console, transient=True):
+        document.load_image()
+
+
+def drop_long(pairs: list[Pair], processor: ProcessorMixin, config: Stage1Config) -> list[Pair]:
+    """Leave out pairs whose prompt exceeds `max_prompt_tokens`."""
+    lengths = prompt_lengths(pairs, processor, config.document_chars)
+    kept = [pair for pair, length in zip(pairs, lengths, strict=True) if length <= config.max_prompt_tokens]
+    if len(kept) < len(pairs):
+        logger.warning(
+            "%d of %d pairs are left out: their prompts exceed max_prompt_tokens (%d).",
+            len(pairs) - len(kept), len(pairs), config.max_prompt_tokens,
+        )  # fmt: skip
+    if not kept:
+        raise LiteError(
+            f"Every prompt exceeds max_prompt_tokens ({config.max_prompt_tokens}): the shortest has {min(lengths)}. "
+            "Raise it, or lower max_pixels or document_chars."
+        )
+    return kept
+
+
+def prompt_lengths(pairs: Sequence[Pair], processor: ProcessorMixin, document_chars: int) -> list[int]:
+    """Tokens of each prompt as the model will see it."""
+    prompts = [stage1_prompt(pair.example.question, pair.document, document_chars) for pair in pairs]
+    texts = processor.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
+    tokens = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    for i, pair in enumerate(pairs):
+        if pair.document.image is not None:
+            size = _image_size(pair)
+            # one placeholder is in the text already
+            tokens[i] += processor._get_num_multimodal_tokens(image_sizes=[size])["num_image_tokens"][0] - 1
+    return tokens
+
+
+def _image_size(pair: Pair) -> tuple[int, int]:
+    """(height, width); of a file only the header is read."""
+    image = pair.document.image
+    if callable(image):
+        width, height = image().size
+    else:
+        with Image.open(image) as opened:
+            width, height = opened.size
+    return height, width
+
+
+def prompt_dataset(pairs: Sequence[Pair], document_chars: int) -> Dataset:
+    """The rows that TRL samples from. Images are opened when a batch is drawn."""
+
+    def to_rows(batch: dict[str, list]) -> dict[str, list]:
+        drawn = [pairs[i] for i in batch["pair"]]
+        return {
+            "prompt": [stage1_prompt(pair.example.question, pair.document, document_chars) for pair in drawn],
+            "images": [[pair.document.load_image()] if pair.document.image is not None else [] for pair in drawn],
+            "label": [YES if pair.relevant else NO for pair in drawn],
+        }
+
+    return Dataset.from_dict({"pair": range(len(pairs))}).with_transform(to_rows)
+
+
+def vision_tokens(model: PreTrainedModel) -> list[int]:
+    """Tokens that stand for pixels. One of them in a completion would claim pixels that are not there."""
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    return [value for name, value in model.config.to_dict().items() if name in names and value is not None]
+
+
+def train(trainer: StageTrainer, console: Console) -> None:
+    """Train from the last checkpoint, or from the start; say how to go on when it is stopped."""
+    folder = Path(trainer.args.output_dir)
+    checkpoint = last_checkpoint(folder)
+    if checkpoint:
+        console.print(f"Continuing from {checkpoint}", soft_wrap=True)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except KeyboardInterrupt:
+        survivor = last_checkpoint(folder)
+        raise LiteError(
+            f"Stopped at step {trainer.state.global_step}. Run the same command again: it continues from "
+            f"{survivor.name if survivor else 'the start'}."
+        ) from None
+
+
+def resolved_settings(config: Stage1Config, model_config: ModelConfig) -> dict[str, Any]:
+    """Every setting of the run as plain values."""
+    fields = {**config.to_dict(), **dataclasses.asdict(model_config)}
+    return yaml.safe_load(yaml.safe_dump({key: _plain(value) for key, value in sorted(fields.items())}))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Write `config.yaml`, unless the folder already holds a run with other settings."""
+    path = folder / "config.yaml"
+    if path.exists():
+        before = yaml.safe_load(path.read_text())
+        changed = [key for key in settings if key not in FREE_SETTINGS and before.get(key) != settings[key]]
+        if changed:
+            listed = "\n".join(f"  {key}: {before.get(key)!r} there, {settings[key]!r} now" for key in changed)
+            raise LiteError(
+                f"{folder} holds a run with other settings:\n{listed}\n"
+                "Give another --output_dir, or --overwrite true to throw that run away."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(settings))
