@@ -69,12 +69,19 @@ def _unsloth_wanted(arguments: list[str]) -> bool:
 
 
 def _train_stage1(arguments: list[str]) -> None:
+    import torch
     from rich.console import Console
 
     from lite.dry_run import dry_run_stage1
     from lite.settings import parse
     from lite.train import Stage1Config, train_stage1
 
+    if "--dry_run" in arguments and not torch.cuda.is_available():
+        arguments = [*arguments, "--use_cpu", "true"]  # else bf16 would be refused, and nothing is computed
     config, model_config = parse(Stage1Config, "stage1", arguments)
     console = Console()
     (dry_run_stage1 if config.dry_run else train_stage1)(config, model_config, console)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

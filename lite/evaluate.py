@@ -47,6 +47,7 @@ def stage1_report(
     hard = [hard_pool(example, corpus, config.hard_pool_size) for example in test]
 
     pairs = sum(len(example.documents) for example in [*dev, *test, *test, *hard, *hard])
+    console.print(f"Scoring {pairs} pairs of a question and a document for the report.", highlight=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("scoring dev and test", total=pairs)
 
@@ -147,7 +148,7 @@ def markdown(report: dict) -> str:
         "",
         f"## Hard pools of {report['hard_pools']['size']}",
         "",
-        "Relevant documents, half confusable ones (BM25 neighbours of the question, similar titles), the rest random.",
+        "The relevant documents; half of the others are confusable (BM25, similar titles), the rest random.",
         "",
         *_markdown_table(report["hard_pools"]),
         "",

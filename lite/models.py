@@ -59,13 +59,18 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, ProcessorMixin]:
         LiteError: The model cannot be loaded; the message says why and what to try.
     """
     path = str(TINY) if config.model_name_or_path == "tiny" else config.model_name_or_path
-    load = _load_with_unsloth if choose_backend(config.backend) == "unsloth" else _load_with_transformers
+    backend = choose_backend(config.backend)
+    if backend == "unsloth" and config.backend == "auto":
+        try:
+            return _left_padded(*_load_with_unsloth(path, config))
+        except Exception as error:  # Unsloth raises whatever its patches meet in a model that it does not know
+            logger.warning("Unsloth cannot load %s (%s). Loading it through transformers.", path, error)
+            backend = "transformers"
+    load = _load_with_unsloth if backend == "unsloth" else _load_with_transformers
     try:
-        model, processor = load(path, config)
+        return _left_padded(*load(path, config))
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise LiteError(_explain(path, error)) from error
-    processor.tokenizer.padding_side = "left"
-    return model, processor
 
 
 def choose_backend(backend: str) -> str:
@@ -89,6 +94,11 @@ def lora_config(config: ModelConfig) -> LoraConfig:
         target_modules=LANGUAGE_LAYERS,
         task_type="CAUSAL_LM",
     )
+
+
+def _left_padded(model: PreTrainedModel, processor: ProcessorMixin) -> tuple[PreTrainedModel, ProcessorMixin]:
+    processor.tokenizer.padding_side = "left"
+    return model, processor
 
 
 def _load_with_transformers(path: str, config: ModelConfig) -> tuple[PreTrainedModel, ProcessorMixin]:

@@ -6,6 +6,8 @@ question share (instruction and question) comes first, so that its keys and valu
 
 from __future__ import annotations
 
+import re
+
 from lite.schema import Document
 
 YES, NO = "Yes", "No"
@@ -18,7 +20,7 @@ def clip(text: str, max_chars: int) -> str:
         return text
     head = max_chars * 4 // 7
     tail = max_chars - head
-    return text[:head].rsplit(" ", 1)[0] + " ... " + text[-tail:].split(" ", 1)[-1]
+    return text[:head].rsplit(" ", 1)[0] + " ... " + text[len(text) - tail :].split(" ", 1)[-1]
 
 
 def plain(text: str) -> str:
@@ -55,4 +57,4 @@ def parse_stage1(completion: str) -> tuple[str | None, str]:
         return text, ""
     if not text:
         return None, "empty"
-    return None, "extra text" if text.startswith((YES, NO)) else "neither word"
+    return None, "extra text" if re.match(rf"({YES}|{NO})\b", text) else "neither word"

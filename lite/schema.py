@@ -45,9 +45,9 @@ class Document:
             raise LiteError(f"Document {self.id!r} has no image.")
         try:
             if callable(self.image):
-                return self.image().convert("RGB")
+                return _rgb(self.image())
             with Image.open(self.image) as image:
-                return image.convert("RGB")
+                return _rgb(image)
         except FileNotFoundError as error:
             raise LiteError(
                 f"Document {self.id!r}: its image {self.image} does not exist. Restore the file or remove the document."
@@ -57,6 +57,13 @@ class Document:
                 f"Document {self.id!r}: its image {self.image} cannot be read ({error}). "
                 "Replace the file or remove the document."
             ) from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Pillow clips 16-bit grey at 255 where it should scale."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = image.convert("I").point(lambda value: value / 257)
+    return image.convert("RGB")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ COMMON_FIELDS = (
     "output_dir max_steps num_train_epochs per_device_train_batch_size gradient_accumulation_steps num_generations "
     "max_completion_length learning_rate lr_scheduler_type warmup_steps beta temperature loss_type scale_rewards "
     "reward_weights gradient_checkpointing optim bf16 seed logging_steps save_steps save_total_limit report_to "
-    "per_device_eval_batch_size log_completions"
+    "per_device_eval_batch_size log_completions use_cpu dataloader_pin_memory"
 ).split()
 
 
@@ -31,7 +31,7 @@ def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]
         SystemExit: After `--help`, or where argparse refuses a value's type.
     """
     parser = TrlParser((config_class, ModelConfig), usage=f"lite train {command} --config FILE [--any_field value]")
-    arguments = list(arguments)
+    arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
     if "--help_all" in arguments:
         parser.print_help()
         raise SystemExit(0)
@@ -66,7 +66,7 @@ def check_file(arguments: list[str], known: set[str]) -> None:
         raise LiteError(
             f"Cannot read the settings in {path}: {error.strerror}. See recipes/*/ for ready ones."
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise LiteError(f"{path} is not YAML: {error}") from error
     if not isinstance(settings, dict):
         raise LiteError(f"{path} must hold `field: value` lines.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -190,6 +191,11 @@ def train(trainer: StageTrainer, console: Console) -> None:
     """Train from the last checkpoint, or from the start; say how to go on when it is stopped."""
     folder = Path(trainer.args.output_dir)
     checkpoint = last_checkpoint(folder)
+    if checkpoint and is_finished(checkpoint):
+        # TRL would train one step beyond the last.
+        console.print(f"{checkpoint} is the end of the training.", soft_wrap=True)
+        trainer._load_from_checkpoint(str(checkpoint))
+        return
     if checkpoint:
         console.print(f"Continuing from {checkpoint}", soft_wrap=True)
     try:
@@ -200,6 +206,12 @@ def train(trainer: StageTrainer, console: Console) -> None:
             f"Stopped at step {trainer.state.global_step}. Run the same command again: it continues from "
             f"{survivor.name if survivor else 'the start'}."
         ) from None
+
+
+def is_finished(checkpoint: Path) -> bool:
+    """Whether the checkpoint is the last one of its run."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    return state["global_step"] >= state["max_steps"]
 
 
 def resolved_settings(config: Stage1Config, model_config: ModelConfig) -> dict[str, Any]:

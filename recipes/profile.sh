@@ -3,7 +3,7 @@ if [ -n "${PROFILE:-}" ]; then
     [ -d "recipes/$PROFILE" ] || { echo "There is no recipes/$PROFILE. Profiles: $(cd recipes && ls -d */ | tr -d / | xargs)" >&2; exit 1; }
     echo "Profile $PROFILE, as asked."
 else
-    mebibytes=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -n 1 || true)
+    mebibytes=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -n 1 | grep -xE "[0-9]+" || true)
     if [ "${mebibytes:-0}" -ge 22000 ]; then
         PROFILE=qwen3-vl-4b
     elif [ "${mebibytes:-0}" -ge 11000 ]; then

@@ -4,6 +4,6 @@ source "$(dirname "$0")/setup.sh"
 export HF_HUB_OFFLINE=1
 if [ "${1:-}" = --slow ]; then
     shift
-    exec python -m pytest "$@"
+    exec python -m pytest --numprocesses 2 --dist loadfile "$@"
 fi
-exec python -m pytest -m "not slow" "$@"
+exec python -m pytest --numprocesses 2 --dist loadfile -m "not slow" "$@"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import bitsandbytes as bnb
@@ -89,6 +91,25 @@ def test_broken_folder_is_one_sentence_and_a_way_on(tmp_path: Path, prepare, sai
 def test_unknown_id_without_network_says_so() -> None:
     with pytest.raises(LiteError, match="nobody/nothing: it is neither a local folder nor can it be fetched"):
         load_model(ModelConfig(model_name_or_path="nobody/nothing"))
+
+
+def test_auto_takes_unsloth_on_a_gpu_and_transformers_where_unsloth_fails(
+    random_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = []
+
+    class FastVisionModel:
+        @staticmethod
+        def from_pretrained(path: str, load_in_4bit: bool):
+            asked.append((path, load_in_4bit))
+            raise NotImplementedError("no such architecture")
+
+    monkeypatch.setattr("lite.models.choose_backend", lambda backend: "unsloth")
+    monkeypatch.setitem(sys.modules, "unsloth", types.SimpleNamespace(FastVisionModel=FastVisionModel))
+    model, _ = load_model(ModelConfig(model_name_or_path=str(random_folder)))
+    assert asked == [(str(random_folder), True)]
+    assert model.config.model_type == "qwen3_vl"
+    assert "no such architecture" in caplog.text
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

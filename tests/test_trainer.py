@@ -15,8 +15,8 @@ from trl import GRPOConfig, GRPOTrainer
 from lite.adapters import adapter_hash, base_fingerprint, load_adapter, save_adapter
 from lite.models import ModelConfig, load_model, lora_config
 from lite.schema import LiteError
-from lite.trainer import StageTrainer, last_checkpoint
 from lite.train import vision_tokens
+from lite.trainer import StageTrainer, last_checkpoint
 
 COLOURS = ("red", "green", "blue", "white")
 
@@ -90,17 +90,18 @@ def test_every_lora_tensor_gets_a_gradient_with_checkpointing_and_mixed_images(
 
 def test_stock_trl_still_crashes_on_a_batch_with_and_without_images(random_folder: Path, tmp_path: Path) -> None:
     # When this fails, StageTrainer._tokenize_prompts can go.
+    stock = trainer(random_folder, tmp_path, rows([1, 0]), cls=GRPOTrainer)
     with pytest.raises(Exception, match="NoneType"):
-        trainer_of_trl = trainer(random_folder, tmp_path, rows([1, 0]), cls=GRPOTrainer)
-        trainer_of_trl.train()
+        stock.train()
 
 
 def test_adapter_stays_in_fp32_where_stock_trl_rounds_it_to_bf16(random_folder: Path, tmp_path: Path) -> None:
-    dtypes = {
-        cls: {w.dtype for w in trainer(random_folder, tmp_path, rows([0, 0]), cls=cls).model.parameters() if w.requires_grad}
-        for cls in (StageTrainer, GRPOTrainer)
-    }  # fmt: skip
-    assert dtypes == {StageTrainer: {torch.float32}, GRPOTrainer: {torch.bfloat16}}
+    def dtypes(cls: type) -> set[torch.dtype]:
+        model = trainer(random_folder, tmp_path, rows([0, 0]), cls=cls).model
+        return {weight.dtype for weight in model.parameters() if weight.requires_grad}
+
+    assert dtypes(StageTrainer) == {torch.float32}
+    assert dtypes(GRPOTrainer) == {torch.bfloat16}
 
 
 def test_kl_to_the_base_starts_at_zero_and_grows_where_stock_trl_refuses_the_name(

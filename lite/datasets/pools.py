@@ -17,6 +17,8 @@ from lite.schema import Document, Example, LiteError
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets DEBUG
 
+CONFUSABLE = 12  # hard negatives that a question's draws choose from
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -33,7 +35,7 @@ def words(text: str) -> list[str]:
 
 
 class Corpus:
-    """Documents with two ways to find confusable ones: BM25 over title and text, and similar titles."""
+    """Documents, and which of them are easily confused: by BM25 over title and text, and by similar titles."""
 
     def __init__(self, documents: Sequence[Document]):
         if not documents:
@@ -46,7 +48,8 @@ class Corpus:
             raise LiteError(f"Two documents have the id {double!r}. Ids must be unique within a data set.")
         self._titles = [document.title for document in self.documents]
         self._bm25 = bm25s.BM25()
-        self._bm25.index([words(f"{d.title} {d.text}") for d in self.documents], show_progress=False)
+        tokens = [words(f"{d.title} {d.text}") for d in self.documents]
+        self._bm25.index(tokens if any(tokens) else [[""] for _ in tokens], show_progress=False)
 
     def bm25_scores(self, question: str) -> np.ndarray:
         """BM25 of every document, `[n]`."""
@@ -56,14 +59,15 @@ class Corpus:
     def confusable(self, example: Example, count: int) -> list[Document]:
         """Up to `count` irrelevant documents that are easy to mistake for relevant ones, hardest first.
 
-        Half of them are BM25 neighbours of the question, the other half have titles like the relevant documents':
-        other documents on the same thing (`Niger: geography` for `Flag of Niger`) and near names (`Flag of Nigeria`).
+        In turn: BM25 neighbours of the question, other documents on the relevant ones' subject (`Niger: geography` for
+        `Flag of Niger`; BM25 neighbours of the titles), and documents with similar titles (`Flag of Nigeria`).
         """
         by_question = np.argsort(-self.bm25_scores(example.question), kind="stable").tolist()
         relevant = [self.documents[self.position[i]].title for i in sorted(example.relevant)]
+        by_subject = np.argsort(-self.bm25_scores(" ".join(relevant)), kind="stable").tolist()
         similarity = process.cdist(relevant, self._titles, scorer=fuzz.token_set_ratio).max(axis=0)
         by_title = np.argsort(-similarity, kind="stable").tolist()
-        alternating = dict.fromkeys(i for pair in zip(by_question, by_title, strict=True) for i in pair)
+        alternating = dict.fromkeys(i for pair in zip(by_question, by_subject, by_title, strict=True) for i in pair)
         hard = (self.documents[i] for i in alternating if self.documents[i].id not in example.relevant)
         return list(itertools.islice(hard, count))
 
@@ -72,10 +76,10 @@ def hard_pool(example: Example, corpus: Corpus, size: int = 30) -> Example:
     """The example with a pool of `size`: its relevant documents, half confusable ones, the rest at random."""
     rng = random.Random(f"hard pool {example.id}")
     relevant = [corpus.documents[corpus.position[i]] for i in sorted(example.relevant)]
-    hard = corpus.confusable(example, (size - len(relevant) + 1) // 2)
+    hard = corpus.confusable(example, max(0, size - len(relevant) + 1) // 2)
     taken = {document.id for document in relevant + hard}
     rest = [document for document in corpus.documents if document.id not in taken]
-    pool = relevant + hard + rng.sample(rest, min(len(rest), size - len(relevant) - len(hard)))
+    pool = relevant + hard + rng.sample(rest, min(len(rest), max(0, size - len(relevant) - len(hard))))
     rng.shuffle(pool)
     return Example(
         example.id, example.question, tuple(pool), example.relevant, example.answers, example.category, example.split
@@ -88,8 +92,7 @@ def training_pairs(examples: Sequence[Example], corpus: Corpus, hard_share: floa
     Args:
         examples: The training split.
         corpus: Where negatives come from; it must hold no document of another split.
-        hard_share: Share of the negatives that are confusable; the rest come from the example's own pool or, where
-            that has none left, from the corpus at random.
+        hard_share: Share of the negatives that are confusable; the rest are random documents of the corpus.
         seed: Decides the draws and the order.
 
     Raises:
@@ -107,13 +110,17 @@ def training_pairs(examples: Sequence[Example], corpus: Corpus, hard_share: floa
             raise LiteError(
                 f"Question {example.id!r} names the relevant document {missing[0]!r}, which does not exist."
             )
-        confusable = corpus.confusable(example, 12)
-        own = [d for d in example.documents if d.id not in example.relevant and d.id in corpus.position]
+        confusable = corpus.confusable(example, CONFUSABLE)
+        taken = set(example.relevant)
         for document_id in sorted(example.relevant):
-            pairs.append(Pair(example, corpus.documents[corpus.position[document_id]], True))
-            source = confusable if rng.random() < hard_share else own
-            source = source or confusable or own
-            if source:
-                pairs.append(Pair(example, source.pop(rng.randrange(len(source))), False))
+            positive = corpus.documents[corpus.position[document_id]]
+            pairs.append(Pair(example, positive, True))
+            source = confusable if rng.random() < hard_share else corpus.documents
+            free = [d for d in source if d.id not in taken] or [d for d in corpus.documents if d.id not in taken]
+            if not free:
+                raise LiteError(f"Question {example.id!r}: every document is relevant; nothing is left as a negative.")
+            negative = rng.choice(free)
+            taken.add(negative.id)
+            pairs.append(Pair(example, negative, False))
     rng.shuffle(pairs)
     return pairs

@@ -23,6 +23,10 @@ class Judged:
     labels: np.ndarray
 
     def __post_init__(self) -> None:
+        if self.labels.dtype != bool:
+            raise ValueError(f"The labels are {self.labels.dtype}, not bool")
+        if not np.isfinite(self.scores).all():
+            raise ValueError("A score is not a finite number: the model or its precision is broken")
         if self.scores.shape != self.labels.shape or not self.labels.any():
             raise ValueError(
                 f"{len(self.scores)} scores, {len(self.labels)} labels, {self.labels.sum()} of them relevant"
@@ -65,6 +69,8 @@ def compare(
     """Every figure of `questions` minus that of `baseline`, with paired intervals: both see the same resamples."""
     if len(questions) != len(baseline):
         raise ValueError(f"A paired comparison needs the same questions: {len(questions)} and {len(baseline)} given")
+    if any(not np.array_equal(a.labels, b.labels) for a, b in zip(questions, baseline, strict=True)):
+        raise ValueError("A paired comparison needs the same questions: their labels differ")
     ours, theirs = (_figures(run, threshold, resamples, seed) for run in (questions, baseline))
     differences = {name: ours[name] - theirs[name] for name in ours}
     return {name: {"value": float(draws[0]), **_interval(draws[1:])} for name, draws in differences.items()}
@@ -76,11 +82,12 @@ def chance(questions: Sequence[Judged]) -> dict:
     sizes = np.array([len(question.labels) for question in questions])
     discounts = 1 / np.log2(np.arange(2, NDCG_AT + 2))
     ideal = np.array([discounts[: min(NDCG_AT, int(question.labels.sum()))].sum() for question in questions])
+    reachable = np.array([discounts[:size].sum() for size in sizes])
     expected = {
         "auc": 0.5,
-        "accuracy": float(np.mean(np.maximum(share, 1 - share))),
+        "accuracy": float(max(share.mean(), 1 - share.mean())),
         **{f"recall@{k}": float(np.mean(np.minimum(k, sizes) / sizes)) for k in RECALL_AT},
-        f"ndcg@{NDCG_AT}": float(np.mean(share * discounts.sum() / ideal)),
+        f"ndcg@{NDCG_AT}": float(np.mean(share * reachable / ideal)),
     }
     return {name: {"value": value} for name, value in expected.items()}
 
@@ -127,6 +134,8 @@ def tune_filter(questions: Sequence[Judged], min_recall: float = 0.98) -> dict[s
 def _figures(questions: Sequence[Judged], threshold: float, resamples: int, seed: int) -> dict[str, np.ndarray]:
     """Each figure on the questions themselves (first entry) and on every resample: `[1 + resamples]`."""
     n = len(questions)
+    if not n:
+        raise ValueError("There is no question to measure")
     counts = np.vstack([np.ones(n), np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)])
     per_question = {
         "accuracy": [np.mean((question.scores >= threshold) == question.labels) for question in questions],

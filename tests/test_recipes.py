@@ -1,0 +1,305 @@
+"""The recipes: settings that explain themselves, and shell that does what its comments say. Nothing is installed."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.state import AcceleratorState
+
+from lite.cli import main
+from lite.memory import shape_of
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "recipes"
+QWEN = sorted(RECIPES.glob("qwen*/stage1.yaml"))
+# A value needs a comment unless it says all itself: what, where to, and what TRL's own --help explains as well.
+PLAIN = {
+    *("model_name_or_path", "data", "output_dir", "report_to", "seed", "bf16"),
+    *("lora_alpha", "lr_scheduler_type", "warmup_steps", "temperature"),
+    *("logging_steps", "save_total_limit", "log_completions"),
+}
+
+
+def value_lines(path):
+    """(field, comment) of every line that sets a value."""
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    return [(line.split(":")[0], line.partition(" # ")[2].strip()) for line in lines]
+
+
+@pytest.mark.parametrize("path", QWEN, ids=lambda path: path.parent.name)
+def test_every_value_has_a_comment_or_is_plain(path):
+    assert [name for name, comment in value_lines(path) if name not in PLAIN and len(comment) < 8] == []
+    assert {name for name, _ in value_lines(path)} >= PLAIN
+
+
+def test_qwen_profiles_set_the_same_fields_in_the_same_order():
+    assert len({tuple(name for name, _ in value_lines(path)) for path in QWEN}) == 1
+
+
+@pytest.mark.parametrize("path", QWEN, ids=lambda path: path.parent.name)
+def test_numbers_in_comments_follow_from_the_values(path):
+    text, recipe = path.read_text(), yaml.safe_load(path.read_text())
+    batch = recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"]
+    judged, each = map(int, re.search(r"(\d+) judged pairs, (\d+) times each", text).groups())
+    assert judged == recipe["max_steps"] * batch / recipe["num_generations"]
+    assert each == recipe["num_generations"]
+
+    shape = shape_of(recipe["model_name_or_path"])
+    adapter = shape.layers * recipe["lora_r"] * sum(inputs + outputs for inputs, outputs in shape.linears())
+    megabytes, rank = map(int, re.search(r"\((\d+) MB at (\d+)\)", text).groups())
+    assert rank == recipe["lora_r"]
+    assert megabytes == pytest.approx(adapter * 4 / 1e6, abs=1)
+
+    assert int(re.search(r"(\d+) tokens per image", text)[1]) == recipe["max_pixels"] // 32**2
+    assert f"Qwen3-VL-{path.parent.name[-2:].upper()}" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.sh")), ids=lambda path: path.name)
+def test_shell_parses_and_says_what_it_is(path):
+    subprocess.run(["bash", "-n", path], check=True)
+    lines = path.read_text().splitlines()
+    assert lines[lines[0].startswith("#!")].startswith("# ")
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("requirements*.txt")), ids=lambda path: path.name)
+def test_requirements_are_exact_versions_and_name_no_place(path):
+    lines = [line for line in path.read_text().splitlines() if line and not line.lstrip().startswith("#")]
+    assert len(lines) > 20
+    pinned = re.compile(r"[a-z0-9._-]+(\[[a-z,]+\])?==[^\s;]+( ;.*| --hash.*)?$")
+    assert [line for line in lines if not pinned.match(line)] == []
+    places = re.compile(r"https?://|file:|--?(extra-)?index|--find-links|(^|\s)/|\.\./|/(home|root|work|tmp|Users)/")
+    assert [line for line in path.read_text().splitlines() if places.search(line)] == []
+
+
+def executable(path, script):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/bash\n{script}\n")
+    path.chmod(0o755)
+
+
+class Copy:
+    """A copy of the recipes in a folder of their own, where nvidia-smi, uv and lite are ours."""
+
+    def __init__(self, folder):
+        self.root, self.bin, self.calls = folder / "repo", folder / "bin", folder / "calls"
+        shutil.copytree(RECIPES, self.root / "recipes")
+        for name in ("pyproject.toml", "requirements.txt", "requirements-gpu.txt"):
+            shutil.copy(ROOT / name, self.root)
+        self.gpu(None)
+        environment = "mkdir -p .venv/bin; cp {bin}/lite {bin}/python .venv/bin"
+        executable(self.bin / "lite", 'echo "lite $*"')
+        executable(self.bin / "python", 'echo "python $*"')
+        executable(
+            self.bin / "uv",
+            f'echo "$*" >> {self.calls}\nif [ "$1" = venv ]; then {environment.format(bin=self.bin)}; fi',
+        )
+
+    def gpu(self, answer, code=0):
+        code = 9 if answer is None else code
+        executable(self.bin / "nvidia-smi", f"printf '%s\\n' '{answer or ''}'; exit {code}")
+
+    def bash(self, script, cwd=None, **environment):
+        settings = {"PATH": f"{self.bin}:/usr/bin:/bin", "HOME": str(self.root), **environment}
+        return subprocess.run(
+            ["bash", "-c", script], cwd=cwd or self.root, env=settings, capture_output=True, text=True, timeout=30
+        )
+
+    def installs(self):
+        """The calls of uv since the last time."""
+        calls = self.calls.read_text().splitlines() if self.calls.exists() else []
+        self.calls.unlink(missing_ok=True)
+        return calls
+
+    def profile(self, **environment):
+        done = self.bash('set -euo pipefail; source recipes/profile.sh; echo "$PROFILE"', **environment)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        said, profile = done.stdout.splitlines()
+        assert profile in said
+        assert (self.root / "recipes" / profile / "stage1.yaml").exists()
+        return profile
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return Copy(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("answer", "profile"),
+    [
+        ("24564", "qwen3-vl-4b"),
+        ("81559", "qwen3-vl-4b"),
+        ("22528", "qwen3-vl-4b"),
+        ("16376", "qwen3-vl-2b"),
+        ("12288", "qwen3-vl-2b"),
+        ("11264", "qwen3-vl-2b"),
+        ("8192", "tiny"),
+        ("24564\n8192", "qwen3-vl-4b"),
+        (None, "tiny"),
+    ],
+)
+def test_profile_fits_the_first_gpu(copy, answer, profile):
+    copy.gpu(answer)
+    assert copy.profile() == profile
+    assert copy.profile(PROFILE="") == profile
+
+
+@pytest.mark.parametrize("answer", ["No devices were found", "[N/A]"])
+def test_profile_is_tiny_where_the_memory_is_no_number(copy, answer):
+    copy.gpu(answer)
+    assert copy.profile() == "tiny"
+    assert "MiB" not in copy.bash("source recipes/profile.sh").stdout
+
+
+def test_profile_that_is_asked_for_wins(copy):
+    copy.gpu("8192")
+    assert copy.profile(PROFILE="qwen3-vl-8b") == "qwen3-vl-8b"
+    copy.gpu("24564")
+    assert copy.profile(PROFILE="tiny") == "tiny"
+
+
+def test_unknown_profile_ends_with_the_known_ones(copy):
+    done = copy.bash("source recipes/profile.sh; echo went on", PROFILE="qwen9")
+    assert done.returncode == 1
+    assert "went on" not in done.stdout
+    assert "recipes/qwen9" in done.stderr
+    for path in RECIPES.glob("*/"):
+        assert path.name in done.stderr
+
+
+SETUP = "source recipes/setup.sh; command -v python; echo threads ${OMP_NUM_THREADS:-free}"
+
+
+def test_setup_installs_once(copy):
+    first = copy.bash(SETUP)
+    assert first.returncode == 0, first.stderr
+    python = copy.root / ".venv/bin/python"
+    assert first.stdout.splitlines()[-2:] == [str(python), "threads 1"]
+    venv, packages, ours = copy.installs()
+    assert venv.startswith("venv ")
+    assert f"--python {python} --requirement requirements.txt" in packages
+    assert "--no-deps --editable ." in ours
+
+    second = copy.bash(SETUP)
+    assert second.stdout.splitlines() == [str(python), "threads 1"]
+    assert second.stderr == ""
+    assert copy.installs() == []
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "pyproject.toml"])
+def test_setup_installs_again_when_a_requirement_changes(copy, name):
+    copy.bash(SETUP)
+    copy.installs()
+    with (copy.root / name).open("a") as file:
+        file.write("# changed\n")
+    copy.bash(SETUP)
+    assert [call.split()[0] for call in copy.installs()] == ["pip", "pip"]
+    assert len(list((copy.root / ".venv").glob(".mmrag-lite-*"))) == 1
+    copy.bash(SETUP)
+    assert copy.installs() == []
+
+
+def test_setup_tries_again_after_a_failed_install(copy):
+    uv = copy.bin / "uv"
+    works = uv.read_text()
+    uv.write_text(works + "[ $1 != pip ]\n")
+    assert copy.bash(SETUP).returncode != 0
+    uv.write_text(works)
+    copy.installs()
+    assert copy.bash(SETUP).returncode == 0
+    assert len(copy.installs()) == 2
+
+
+def test_setup_uses_the_active_environment(copy, tmp_path):
+    active = tmp_path / "active"
+    executable(active / "bin/python", "")
+    for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        done = copy.bash(SETUP, **{variable: str(active)})
+        assert done.stdout.splitlines()[-2] == str(active / "bin/python")
+        assert not (copy.root / ".venv").exists()
+    calls = copy.installs()
+    assert len(calls) == 2
+    assert all(f"--python {active}/bin/python" in call for call in calls)
+
+
+def test_setup_adds_the_gpu_packages_where_there_is_a_gpu(copy):
+    copy.gpu("24564")
+    done = copy.bash(SETUP)
+    assert done.stdout.splitlines()[-1] == "threads free"
+    assert any("--requirement requirements-gpu.txt" in call for call in copy.installs())
+
+
+def test_setup_names_the_python_that_is_too_old(copy):
+    (copy.bin / "uv").unlink()
+    if shutil.which("uv", path="/usr/bin:/bin"):
+        pytest.skip("uv is among the system's programs and brings its own Python")
+    executable(copy.bin / "python3.11", 'if [ "$1" = --version ]; then echo Python 3.9.1; else exit 1; fi')
+    done = copy.bash(SETUP)
+    assert done.returncode == 1
+    assert "Python 3.11 or 3.12 is needed" in done.stderr
+    assert "3.9.1" in done.stderr
+
+
+def test_stage_takes_profile_and_overrides_from_anywhere(copy, tmp_path):
+    copy.gpu("12288")
+    done = copy.bash(f"bash {copy.root}/recipes/stage1.sh --max_steps 3 --output_dir 'my runs'", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    expected = "lite train stage1 --config recipes/qwen3-vl-2b/stage1.yaml --max_steps 3 --output_dir my runs"
+    assert done.stdout.splitlines()[-1] == expected
+    assert copy.bash("bash recipes/stage1.sh", PROFILE="qwen9").returncode == 1
+
+
+def test_tests_are_the_fast_ones_unless_asked(copy):
+    def called(*arguments):
+        return copy.bash(f"bash recipes/test.sh {' '.join(arguments)}").stdout.splitlines()[-1]
+
+    assert called().endswith("-m not slow")
+    assert called("-x").endswith("-m not slow -x")
+    assert "not slow" not in called("--slow", "-x")
+    assert called("--slow", "-x").endswith(" -x")
+
+
+@pytest.fixture
+def dry_run(tmp_path, monkeypatch, capsys):
+    """Runs a profile dry, in an empty folder; returns (exit status, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(profile, *arguments):
+        config = str(RECIPES / profile / "stage1.yaml")
+        # not Unsloth: it would patch trl for every later test
+        fixed = ["--config", config, "--dry_run", "true", "--limit", "12", "--backend", "transformers"]
+        status = main(["train", "stage1", *fixed, *arguments])
+        return status, *capsys.readouterr()
+
+    yield run
+    AcceleratorState._reset_state(reset_partial_state=True)  # see test_settings.py
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_of_tiny_estimates_and_leaves_nothing_behind(dry_run):
+    status, out, _ = dry_run("tiny")
+    assert status == 0
+    assert re.search(r"Estimated GPU memory.*4-bit weights.*peak\s+│ \d+\.\d\d", out, re.DOTALL)
+    assert "Fits" in out
+    assert re.search(r"Prompt tokens\s+p50 \d+, p95 \d+, max \d+", out)
+    assert re.search(r"\d+ pairs of a question and a document", out)
+    assert "16 prompts × 8 generations" in out
+
+
+def test_dry_run_of_a_qwen_profile_estimates_without_the_hub(dry_run):
+    status, out, _ = dry_run("qwen3-vl-4b", "--use_cpu", "true", "--max_prompt_tokens", "600")
+    assert status == 0
+    assert "Fits" in out
+    assert "8 prompts × 8 generations" in out
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="is about machines without a GPU")
+def test_dry_run_of_a_qwen_profile_needs_no_gpu(dry_run):
+    status, out, _ = dry_run("qwen3-vl-4b")
+    assert status == 0
+    assert "Fits" in out

@@ -1,0 +1,113 @@
+"""Documents and how their images are opened."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lite.schema import Document, LiteError
+
+
+def document(image):
+    return Document("img:xx", "image", "Flag of X", image=image)
+
+
+def test_image_of_a_path_a_string_and_a_function_is_the_same(tmp_path):
+    path = tmp_path / "flag.png"
+    Image.new("RGB", (3, 2), (200, 30, 4)).save(path)
+    for source in (path, str(path), lambda: Image.open(path)):
+        image = document(source).load_image()
+        assert (image.mode, image.size, image.getpixel((2, 1))) == ("RGB", (3, 2), (200, 30, 4))
+
+
+def test_image_is_opened_only_when_it_is_asked_for():
+    opened = []
+
+    def image():
+        opened.append(1)
+        return Image.new("RGB", (1, 1))
+
+    lazy = document(image)
+    assert not opened
+    lazy.load_image()
+    assert opened
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "expected"),
+    [
+        ("L", 77, (77, 77, 77)),
+        ("1", 1, (255, 255, 255)),
+        ("LA", (77, 255), (77, 77, 77)),
+        ("RGBA", (9, 80, 200, 255), (9, 80, 200)),
+    ],
+)
+def test_other_modes_become_rgb(tmp_path, mode, color, expected):
+    Image.new(mode, (4, 4), color).save(tmp_path / "a.png")
+    image = document(tmp_path / "a.png").load_image()
+    assert (image.mode, image.getpixel((1, 1))) == ("RGB", expected)
+
+
+def test_palette_colors_are_looked_up(tmp_path):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 12, 34, 56])
+    for name, options in (("plain.png", {}), ("transparent.png", {"transparency": 0}), ("a.gif", {})):
+        image.save(tmp_path / name, **options)
+        opened = document(tmp_path / name).load_image()
+        assert (opened.mode, opened.getpixel((1, 1))) == ("RGB", (12, 34, 56))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_become_rgb(tmp_path, suffix):
+    Image.fromarray(np.array([[0, 65535]], np.uint16)).save(tmp_path / f"a.{suffix}")
+    image = document(tmp_path / f"a.{suffix}").load_image()
+    assert image.mode == "RGB"
+    assert [image.getpixel((x, 0)) for x in (0, 1)] == [(0, 0, 0), (255, 255, 255)]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path, suffix):
+    Image.fromarray(np.full((4, 4), 0x8000, np.uint16)).save(tmp_path / f"a.{suffix}")
+    assert document(tmp_path / f"a.{suffix}").load_image().getpixel((0, 0))[0] in (127, 128)
+
+
+def png_bytes(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    return (tmp_path / "whole.png").read_bytes()
+
+
+def test_damaged_files_are_named_with_their_document(tmp_path):
+    whole = png_bytes(tmp_path)
+    contents = {
+        "empty.png": b"",
+        "header.png": whole[:20],
+        "half.png": whole[: len(whole) // 2],
+        "flipped.png": whole[:200] + bytes(len(whole) - 200),
+        "page.jpg": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+        "words.png": b"not an image",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(LiteError, match=f"img:xx.*{name}.* cannot be read"):
+            document(tmp_path / name).load_image()
+
+
+def test_missing_file_and_folder_are_named_with_their_document(tmp_path):
+    with pytest.raises(LiteError, match=r"img:xx.*gone\.png does not exist"):
+        document(tmp_path / "gone.png").load_image()
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(LiteError, match=r"img:xx.*folder\.png cannot be read"):
+        document(tmp_path / "folder.png").load_image()
+
+
+def test_function_that_fails_is_reported_with_its_document(tmp_path):
+    (tmp_path / "half.png").write_bytes(png_bytes(tmp_path)[:500])
+    with pytest.raises(LiteError, match="img:xx"):
+        document(lambda: Image.open(tmp_path / "half.png")).load_image()
+    with pytest.raises(LiteError, match="img:xx"):
+        document(lambda: Image.open(tmp_path / "gone.png")).load_image()
+
+
+def test_document_without_image_says_so():
+    with pytest.raises(LiteError, match="'txt:xx' has no image"):
+        Document("txt:xx", "text", "X", "A text.").load_image()
