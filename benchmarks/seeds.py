@@ -78,7 +78,7 @@ def table(runs: list[dict]) -> str:
                 cells.append(f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})")
                 shown = figure.replace("auc", "AUC")
                 lines.append(f"| {name} | {shown} | {run['seed']} | " + " | ".join(cells) + " |")
-    one, two = ("one document", "two documents")
+    one, two = "one document", "two documents"
     mean = {
         kind: {
             system: sum(run["by_kind"][kind][system]["recall@5"]["value"] for run in runs) / len(runs)
@@ -87,7 +87,7 @@ def table(runs: list[dict]) -> str:
         for kind in (one, two)
     }
     sentences = [
-        f"recall@5 of questions that need {kind}: BM25 {m['bm25']:.3f}, base {m['base']:.3f}, trained {m['trained']:.3f}"
+        f"recall@5 over questions on {kind}: BM25 {m['bm25']:.3f}, base {m['base']:.3f}, trained {m['trained']:.3f}"
         for kind, m in mean.items()
     ]
     return "\n".join(lines) + f"\n\nMean over the seeds, own pools: {'; '.join(sentences)}."

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 from trl import GRPOConfig, TrlParser
 
 from lite.models import ModelConfig
@@ -50,7 +52,13 @@ def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]
     try:
         config, model_config = parser.parse_args_and_config(arguments)
     except (ValueError, TypeError) as error:
-        raise LiteError(f"The settings do not fit together: {error}") from error
+        remedy = (
+            " Change one of them: per_device_train_batch_size × gradient_accumulation_steps must be a multiple of "
+            "num_generations."
+            if "generation_batch_size" in str(error)
+            else ""
+        )
+        raise LiteError(f"The settings do not fit together: {error}{remedy}") from error
     return config, model_config
 
 
@@ -101,5 +109,5 @@ def print_help(config_class: type[GRPOConfig], command: str) -> None:
             help_text = " ".join(str(field.metadata.get("help", "")).split())
             console.print(f"  --{field.name}{default}", markup=False, highlight=False)
             if help_text:
-                console.print(f"      {help_text}", markup=False, highlight=False)
+                console.print(Padding(Text(help_text), (0, 0, 0, 6)))
         console.print()

@@ -52,7 +52,7 @@ class Stage1Config(GRPOConfig):
         metadata={"help": "Longer document texts keep their beginning and their end, to this many characters."},
     )
     hard_share: float = field(
-        default=0.7, metadata={"help": "Share of the negatives that are easy to mistake; the rest are random."}
+        default=0.5, metadata={"help": "Share of the negatives that are easy to mistake; the rest are random."}
     )
     max_prompt_tokens: int = field(
         default=4096, metadata={"help": "Pairs whose prompt is longer are left out, with a count; nothing is cut."}
@@ -72,14 +72,12 @@ def train_stage1(config: Stage1Config, model_config: ModelConfig, console: Conso
         LiteError: Something in the settings, the data or the run folder needs the user.
     """
     folder = Path(config.output_dir)
-    if config.overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
     pairs = load_pairs(config)
     check_images(pairs, console)
     set_seed(config.seed)
     base, processor = load_model(model_config)
     settings = resolved_settings(config, model_config) | {"base_fingerprint": base_fingerprint(base)}
-    claim_folder(folder, settings)
+    claim_folder(folder, settings, config.overwrite)
     pairs = drop_long(pairs, processor, config)
     model = get_peft_model(base, lora_config(model_config), adapter_name=STAGE1)
     config.generation_kwargs = {"suppress_tokens": vision_tokens(base)} | (config.generation_kwargs or {})
@@ -228,9 +226,13 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Write `config.yaml`, unless the folder already holds a run with other settings."""
+def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    """Write `config.yaml`, unless the folder already holds a run with other settings, or something else."""
     path = folder / "config.yaml"
+    if folder.exists() and any(folder.iterdir()) and not path.exists():
+        raise LiteError(f"{folder} is not empty and holds no run of ours. Give another --output_dir.")
+    if overwrite and folder.exists():
+        shutil.rmtree(folder)
     if path.exists():
         before = yaml.safe_load(path.read_text())
         changed = [key for key in settings if key not in FREE_SETTINGS and before.get(key) != settings[key]]

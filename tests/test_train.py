@@ -27,7 +27,7 @@ from lite.models import ModelConfig, load_model
 from lite.prompts import stage1_prompt
 from lite.schema import Document, Example, LiteError
 from lite.scoring import encode
-from lite.train import Stage1Config, check_images, drop_long, prompt_lengths
+from lite.train import Stage1Config, check_images, claim_folder, drop_long, prompt_lengths
 
 QUICK = [
     "train", "stage1", "--config", "recipes/tiny/stage1.yaml", "--limit", "8", "--max_steps", "4", "--save_steps", "1",
@@ -88,6 +88,23 @@ def test_run_folder_of_another_base_is_refused(
 ) -> None:
     assert cli.main([*QUICK, "--output_dir", str(finished_run), "--model_name_or_path", str(random_folder)]) == 1
     assert "base_fingerprint" in capsys.readouterr().err
+
+
+def test_folder_that_is_no_run_is_never_touched(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert cli.main([*QUICK, "--output_dir", str(tmp_path), "--overwrite", "true"]) == 1
+    assert "holds no run of ours" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_overwrite_throws_a_run_away_and_starts_anew(tmp_path: Path) -> None:
+    settings = {"base_fingerprint": "a", "max_steps": 1}
+    claim_folder(tmp_path / "run", settings, overwrite=False)
+    (tmp_path / "run" / "checkpoint-1").mkdir()
+    claim_folder(tmp_path / "run", settings, overwrite=False)
+    assert (tmp_path / "run" / "checkpoint-1").exists()
+    claim_folder(tmp_path / "run", {**settings, "max_steps": 2}, overwrite=True)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
 
 
 def test_dry_run_estimates_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -18,6 +18,7 @@ from lite.schema import Document, Example, LiteError
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets DEBUG
 
 CONFUSABLE = 12  # hard negatives that a question's draws choose from
+SAME_KIND = 0.5  # share of the negatives that are drawn to be of the relevant document's kind
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def training_pairs(examples: Sequence[Example], corpus: Corpus, hard_share: floa
     Args:
         examples: The training split.
         corpus: Where negatives come from; it must hold no document of another split.
-        hard_share: Share of the negatives that are confusable; the rest are random documents of the corpus.
+        hard_share: Share of the negatives that are confusable; the rest come from the example's own pool. Half
+            of either are of the relevant document's kind, or the kind alone would tell the label.
         seed: Decides the draws and the order.
 
     Raises:
@@ -111,16 +113,29 @@ def training_pairs(examples: Sequence[Example], corpus: Corpus, hard_share: floa
                 f"Question {example.id!r} names the relevant document {missing[0]!r}, which does not exist."
             )
         confusable = corpus.confusable(example, CONFUSABLE)
+        own = [document for document in example.documents if document.id in corpus.position]
         taken = set(example.relevant)
         for document_id in sorted(example.relevant):
             positive = corpus.documents[corpus.position[document_id]]
             pairs.append(Pair(example, positive, True))
-            source = confusable if rng.random() < hard_share else corpus.documents
-            free = [d for d in source if d.id not in taken] or [d for d in corpus.documents if d.id not in taken]
-            if not free:
+            source = confusable if rng.random() < hard_share else own
+            negative = draw_negative(rng, source, corpus, positive.kind, taken)
+            if negative is None:
                 raise LiteError(f"Question {example.id!r}: every document is relevant; nothing is left as a negative.")
-            negative = rng.choice(free)
             taken.add(negative.id)
             pairs.append(Pair(example, negative, False))
     rng.shuffle(pairs)
     return pairs
+
+
+def draw_negative(
+    rng: random.Random, source: Sequence[Document], corpus: Corpus, kind: str, taken: set[str]
+) -> Document | None:
+    """A document of `source` that is not taken, half of the time of the given kind; else one of the corpus."""
+    kinds = {kind} if rng.random() < SAME_KIND else {document.kind for document in source}
+    free = (
+        [document for document in source if document.kind in kinds and document.id not in taken]
+        or [document for document in corpus.documents if document.kind in kinds and document.id not in taken]
+        or [document for document in corpus.documents if document.id not in taken]
+    )
+    return rng.choice(free) if free else None
