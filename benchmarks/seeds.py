@@ -78,6 +78,15 @@ def table(runs: list[dict]) -> str:
                 cells.append(f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})")
                 shown = figure.replace("auc", "AUC")
                 lines.append(f"| {name} | {shown} | {run['seed']} | " + " | ".join(cells) + " |")
+    verdicts = []
+    for pools, name in (("own_pools", "own"), ("hard_pools", "hard")):
+        for figure in ("auc", "recall@5"):
+            better = sum(run[pools]["difference"][figure]["low"] > 0 for run in runs)
+            worse = sum(run[pools]["difference"][figure]["high"] < 0 for run in runs)
+            against = f", below 0 with {worse}" if worse else ""
+            verdicts.append(
+                f"{name} pools, {figure.replace('auc', 'AUC')}: with {better} of {len(runs)} seeds{against}"
+            )
     one, two = "one document", "two documents"
     mean = {
         kind: {
@@ -90,7 +99,15 @@ def table(runs: list[dict]) -> str:
         f"recall@5 over questions on {kind}: BM25 {m['bm25']:.3f}, base {m['base']:.3f}, trained {m['trained']:.3f}"
         for kind, m in mean.items()
     ]
-    return "\n".join(lines) + f"\n\nMean over the seeds, own pools: {'; '.join(sentences)}."
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"The interval of the difference lies above 0 in: {'; '.join(verdicts)}.",
+            "",
+            f"Mean over the seeds, own pools: {'; '.join(sentences)}.",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from lite.schema import Document, Example, LiteError
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets DEBUG
 
-CONFUSABLE = 12  # hard negatives that a question's draws choose from
+CONFUSABLE = 6  # hard negatives that a question's draws choose from: about two of them share its subject
 SAME_KIND = 0.5  # share of the negatives that are drawn to be of the relevant document's kind
 
 
