@@ -52,7 +52,7 @@ class Stage1Config(GRPOConfig):
         metadata={"help": "Longer document texts keep their beginning and their end, to this many characters."},
     )
     hard_share: float = field(
-        default=0.5, metadata={"help": "Share of the negatives that are easy to mistake; the rest are random."}
+        default=0.6, metadata={"help": "Share of the negatives that are easy to mistake; the rest are random."}
     )
     max_prompt_tokens: int = field(
         default=4096, metadata={"help": "Pairs whose prompt is longer are left out, with a count; nothing is cut."}

@@ -75,7 +75,7 @@ def test_command_line_wins_over_the_file_and_the_file_over_the_default(settings)
     assert (config.max_steps, config.hard_share) == (9, 0.25)
     assert (model_config.lora_r, model_config.lora_alpha) == (4, 5)
     config, model_config = read(settings({}))
-    assert (config.hard_share, model_config.lora_r) == (0.7, 16)
+    assert (config.hard_share, model_config.lora_r) == (0.6, 16)
 
 
 def test_dashes_and_no_prefixes_are_read_as_by_trl(settings):
