@@ -2,8 +2,8 @@
 
 The base is to *half know* the task. It learns by supervision, on made-up countries alone, whether a document speaks of
 what a question names. It is left without an opinion on which kind of document of the right country answers, and sees
-neither a real question nor one that describes a flag instead of naming a country. One label in twenty is flipped, so
-that no probability comes near 0 or 1. The rest is what GRPO is for.
+neither a real question nor one that names a capital or describes a flag instead of naming the country. One label in
+twenty is flipped, so that no probability comes near 0 or 1. The rest is what GRPO is for.
 
 Skills form only on short and dense rows; taught all at once on long prompts, none of them forms. Hence four phases
 (`CURRICULUM`), none of which drops an earlier skill:

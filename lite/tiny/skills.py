@@ -69,13 +69,12 @@ def matching_row(world: World, title_only: float) -> Row:
     """Does the document speak of what the question names?
 
     Args:
-        title_only: Share of texts cut down to their title: cheaper, and the name is in it. Questions that name a
-            capital or a peak keep theirs.
+        title_only: Share of texts cut down to their title: cheaper, and the name is in it.
     """
     rng = world.rng
     pair = made_up_pair(world)
     document = pair.document
-    if document.text and rng.random() < title_only and "whose" not in pair.question:
+    if document.text and rng.random() < title_only:
         document = replace(document, text="")
     yes = rng.random() < pair.chance_of_yes
     if rng.random() < LABEL_NOISE:
@@ -88,7 +87,7 @@ def made_up_pair(world: World) -> Pair:
 
     Yes where the document speaks of what the question names, No where it speaks of something else. For a document of
     the right country that is not about what was asked the label is drawn: which kind of document answers a question is
-    left for GRPO to learn. Nothing is said of questions that describe a flag without naming a country, either.
+    left for GRPO to learn. So are questions that name no country, but its capital or peak, or describe its flag.
     """
     rng = world.rng
     this = world.country()
@@ -118,28 +117,20 @@ def made_up_question(world: World, this: Country) -> tuple[str, list[Document]]:
     symbol = rng.choice(list(SYMBOLS.values()))
     band = rng.choice(rng.choice(list(BANDS.values())))
     draw = rng.random()
-    if draw < 0.2:
+    if draw < 0.25:
         return f"What is the capital of {place}?", [documents["capital"]]
-    if draw < 0.38 and this.peak:
+    if draw < 0.45 and this.peak:
         return f"What is the highest point in {place}?", [documents["geo"]]
-    if draw < 0.5:
-        return f"What color is the {band} band of the flag of {place}?", [documents["image"]]
     if draw < 0.6:
+        return f"What color is the {band} band of the flag of {place}?", [documents["image"]]
+    if draw < 0.74:
         return f"Are the bands on the flag of {place} horizontal or vertical?", [documents["image"]]
-    if draw < 0.72:
+    if draw < 0.9:
         return f"Does the flag of {place} show {symbol}?", [documents["image"]]
-    if draw < 0.8:
-        other = world.country()
-        two = [this, other] if rng.random() < 0.5 else [other, this]
-        question = f"Which flag shows {symbol}: the flag of {two[0].name} or the flag of {two[1].name}?"
-        return question, [two[0].documents["image"], two[1].documents["image"]]
-    if draw < 0.86 and this.peak:
-        owner, by_name = f"the country whose highest point is {this.peak}", [documents["geo"]]
-    else:
-        owner, by_name = f"the country whose capital is {this.capital}", [documents["capital"]]
-    if rng.random() < 0.5:
-        return f"What color is the {band} band of the flag of {owner}?", by_name
-    return f"Does the flag of {owner} show {symbol}?", by_name
+    other = world.country()
+    two = [this, other] if rng.random() < 0.5 else [other, this]
+    question = f"Which flag shows {symbol}: the flag of {two[0].name} or the flag of {two[1].name}?"
+    return question, [two[0].documents["image"], two[1].documents["image"]]
 
 
 # ------------------------------------------------------------------------------------------- looking, reading, copying
