@@ -24,7 +24,11 @@ if [ ! -e "$stamp" ]; then
             "$python" -m venv .venv || { echo "Debian and Ubuntu keep venv apart: install python3-venv, or install uv." >&2; exit 1; }
         fi
     fi
-    command -v uv >/dev/null || [ -x "$environment/bin/uv" ] || "$environment/bin/python" -m pip install --quiet uv
+    if ! command -v uv >/dev/null && [ ! -x "$environment/bin/uv" ]; then
+        # an environment that uv made has no pip
+        "$environment/bin/python" -m pip --version >/dev/null 2>&1 || "$environment/bin/python" -m ensurepip >/dev/null
+        "$environment/bin/python" -m pip install --quiet uv
+    fi
     uv=$(command -v uv || echo "$environment/bin/uv")
     echo "Installing $requirements into $environment (about 6 GB, a minute or two) …"
     "$uv" pip install --quiet --python "$environment/bin/python" --requirement "$requirements"
