@@ -15,7 +15,7 @@ from trl import GRPOConfig
 
 from lite.datasets.pools import Pair
 from lite.memory import estimate, shape_of
-from lite.models import TINY, ModelConfig
+from lite.models import ModelConfig, model_path
 from lite.prompts import stage1_prompt
 from lite.settings import COMMON_FIELDS
 from lite.train import Stage1Config, load_pairs, prompt_lengths
@@ -46,7 +46,7 @@ def dry_run_stage1(config: Stage1Config, model_config: ModelConfig, console: Con
         soft_wrap=True,
         highlight=False,
     )
-    shape = shape_of(str(TINY) if model_config.model_name_or_path == "tiny" else model_config.model_name_or_path)
+    shape = shape_of(model_path(model_config.model_name_or_path))
     if shape is None:
         console.print(f"Memory          no estimate: {model_config.model_name_or_path} is not a Qwen3-VL that we know")
         return
@@ -71,11 +71,10 @@ def lengths_or_guess(
     pairs: Sequence[Pair], config: Stage1Config, model_config: ModelConfig, console: Console
 ) -> list[int]:
     """Exact prompt lengths where the processor is at hand, else 4 characters a token and images at `max_pixels`."""
-    tiny = model_config.model_name_or_path == "tiny"
     limits = {} if model_config.max_pixels is None else {"max_pixels": model_config.max_pixels}
     try:
         with console.status(f"fetching the processor of {model_config.model_name_or_path}"):
-            processor = AutoProcessor.from_pretrained(TINY if tiny else model_config.model_name_or_path, **limits)
+            processor = AutoProcessor.from_pretrained(model_path(model_config.model_name_or_path), **limits)
     except (OSError, ValueError):
         console.print("The processor cannot be fetched: lengths are guessed at 4 characters a token.", style="yellow")
         image_tokens = (model_config.max_pixels or 512 * 512) // PIXELS_PER_TOKEN

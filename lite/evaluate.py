@@ -64,6 +64,7 @@ def stage1_report(
         with model.disable_adapter():
             base, base_hard = judge(test), judge(hard)
 
+    lexical, lexical_hard = bm25(test, corpus), bm25(hard, corpus)
     kinds = {example.category: None for example in test}
     hops = {
         "one document": [i for i, example in enumerate(test) if len(example.relevant) == 1],
@@ -79,12 +80,12 @@ def stage1_report(
         "filter": {key: tuned[key] for key in ("threshold", "max_kept")} | {"min_kept": 1, "tuned_on": "dev"},
         "filter_on_dev": {key: tuned[key] for key in ("recall_kept", "share_filtered")},
         "filter_on_test": filter_quality(trained, tuned["threshold"], int(tuned["max_kept"])),
-        **side_by_side(base, trained, bm25(test, corpus)),
-        "hard_pools": side_by_side(base_hard, trained_hard, bm25(hard, corpus))
+        **side_by_side(base, trained, lexical),
+        "hard_pools": side_by_side(base_hard, trained_hard, lexical_hard)
         | {"size": config.hard_pool_size, "filter_on_test": filter_quality(trained_hard, tuned["threshold"], 10**6)},
         "by_kind": {
             name: {"questions": len(chosen)}
-            | side_by_side(*([run[i] for i in chosen] for run in (base, trained, bm25(test, corpus))))
+            | side_by_side(*([run[i] for i in chosen] for run in (base, trained, lexical)))
             for name, chosen in subsets.items()
             if chosen
         },

@@ -1,6 +1,6 @@
 """Peak GPU memory of a training run by component, from shapes alone: no weights, no GPU, no network.
 
-The model is described by its published configuration; where the hub can be reached, its own is read instead. The
+The three Qwen3-VL of the recipes are described here; of any other the configuration is read. The
 figures are estimates for gradient checkpointing and one packed micro-batch; `benchmarks/` compares them with a card.
 """
 

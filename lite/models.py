@@ -58,7 +58,7 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, ProcessorMixin]:
     Raises:
         LiteError: The model cannot be loaded; the message says why and what to try.
     """
-    path = str(TINY) if config.model_name_or_path == "tiny" else config.model_name_or_path
+    path = model_path(config.model_name_or_path)
     backend = choose_backend(config.backend)
     if backend == "unsloth" and config.backend == "auto":
         try:
@@ -71,6 +71,11 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, ProcessorMixin]:
         return _left_padded(*load(path, config))
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise LiteError(_explain(path, error)) from error
+
+
+def model_path(name: str) -> str:
+    """A hub id or folder as it is; for `tiny` the embedded model's folder."""
+    return str(TINY) if name == "tiny" else name
 
 
 def choose_backend(backend: str) -> str:

@@ -7,7 +7,7 @@ import logging
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import bm25s
 import numpy as np
@@ -82,9 +82,7 @@ def hard_pool(example: Example, corpus: Corpus, size: int = 30) -> Example:
     rest = [document for document in corpus.documents if document.id not in taken]
     pool = relevant + hard + rng.sample(rest, min(len(rest), max(0, size - len(relevant) - len(hard))))
     rng.shuffle(pool)
-    return Example(
-        example.id, example.question, tuple(pool), example.relevant, example.answers, example.category, example.split
-    )
+    return replace(example, documents=tuple(pool))
 
 
 def training_pairs(examples: Sequence[Example], corpus: Corpus, hard_share: float, seed: int) -> list[Pair]:
