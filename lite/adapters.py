@@ -1,19 +1,79 @@
-"""What belongs to an adapter besides its weights: which base it was trained on, and how it is to be used."""
+"""Adapters: which are active, which is trained, and what belongs to one besides its weights.
+
+Stage 2's adapter is stacked on stage 1's: both are active, and stage 1's stays as it is.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from lite.schema import LiteError
 
 CARD = "lite.json"
+STAGE1, STAGE2 = "stage1", "stage2"
+
+
+def activate(model: PeftModel, names: Sequence[str], trainable: str | None = None) -> None:
+    """Let exactly the adapters `names` act (none: the bare base), and only `trainable` learn.
+
+    PEFT's own switches set every active adapter to learn, and `PeftModel.set_adapter` takes one name only.
+    """
+    if names:
+        model.base_model.enable_adapter_layers()
+        model.base_model.set_adapter(list(names), inference_mode=True)
+    else:
+        model.base_model.disable_adapter_layers()
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.requires_grad_(trainable is not None and f".{trainable}." in name)
+
+
+@contextmanager
+def active(model: PeftModel, names: Sequence[str]) -> Iterator[None]:
+    """Inside, exactly the adapters `names` act (none: the bare base); afterwards all is as before."""
+    before = list(model.active_adapters) if model.get_model_status().enabled else []
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    activate(model, names)
+    try:
+        yield
+    finally:
+        activate(model, before)
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def add_adapter(model: PreTrainedModel | PeftModel, config: LoraConfig, name: str) -> PeftModel:
+    """A new adapter that does nothing yet."""
+    if isinstance(model, PeftModel):
+        model.add_adapter(name, config)
+        return model
+    return get_peft_model(model, config, adapter_name=name)
+
+
+def copy_weights(model: PeftModel, source: str, target: str) -> None:
+    """Give the adapter `target` the weights of `source`; both have the same shape."""
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if "lora_" in name and f".{target}." in name:
+                parameter.copy_(parameters[name.replace(f".{target}.", f".{source}.")])
+
+
+def load_weights(model: PeftModel, folder: Path, name: str) -> None:
+    """Read the weights of the adapter `name`, which the model has already, from `folder`, as float32."""
+    weights = load_file(folder / "adapter_model.safetensors")
+    missing = set_peft_model_state_dict(model, weights, adapter_name=name).unexpected_keys
+    if missing:
+        raise LiteError(f"{folder} does not fit this model: it holds {missing[0]}. Was lora_r or the model changed?")
 
 
 def adapter_hash(folder: Path) -> str:
@@ -48,6 +108,9 @@ def save_adapter(model: PeftModel, name: str, folder: Path, card: dict) -> None:
         file.replace(folder / file.name)
     nested.rmdir()
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = card["base"]  # for the embedded model PEFT notes a path of this machine
+    (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     write_card(folder, card | {"hash": adapter_hash(folder)})
 
 
@@ -62,11 +125,11 @@ def read_card(folder: Path) -> dict:
     return json.loads((folder / CARD).read_text())
 
 
-def load_adapter(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
-    """Put a saved adapter on its base model.
+def load_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str) -> PeftModel:
+    """Put a saved adapter on its base model, frozen, beside those that are there.
 
     Raises:
-        LiteError: The adapter was trained on another base model.
+        LiteError: The adapter was trained on another base model, or its files were changed since.
     """
     card = read_card(folder)
     fingerprint = base_fingerprint(model)
@@ -75,4 +138,30 @@ def load_adapter(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
             f"The adapter {folder} was trained on {card['base']} (fingerprint {card['base_fingerprint']}), "
             f"but the model at hand has the fingerprint {fingerprint}. Load the base that it was trained on."
         )
+    if adapter_hash(folder) != card["hash"]:
+        raise LiteError(f"The weights in {folder} are not those that its {CARD} describes. Train or copy them anew.")
+    if isinstance(model, PeftModel):
+        model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=True)
+        return model
     return PeftModel.from_pretrained(model, folder, adapter_name=name)
+
+
+def load_stack(model: PreTrainedModel, stage1: Path | None, stage2: Path | None) -> PeftModel | PreTrainedModel:
+    """Put the saved adapters on their base; which of them are active is the caller's to say, see `active`.
+
+    Raises:
+        LiteError: Stage 2 was trained on another base, or stacked on another stage 1 than the one given.
+    """
+    if stage1 is not None:
+        model = load_adapter(model, stage1, STAGE1)
+    if stage2 is None:
+        return model
+    wanted = read_card(stage2).get("stage1_hash")
+    given = read_card(stage1)["hash"] if stage1 is not None else None
+    if wanted is not None and wanted != given:
+        raise LiteError(
+            f"The stage 2 adapter {stage2} was trained on the stage 1 adapter with hash {wanted[:12]}, but "
+            + (f"{stage1} has {given[:12]}." if given else "none is given.")
+            + " Give the stage 1 adapter that it was trained on, or train stage 2 again with recipes/stage2.sh."
+        )
+    return load_adapter(model, stage2, STAGE2)

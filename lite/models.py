@@ -101,6 +101,12 @@ def lora_config(config: ModelConfig) -> LoraConfig:
     )
 
 
+def vision_tokens(model: PreTrainedModel) -> list[int]:
+    """Tokens that stand for pixels. One of them in a completion would claim pixels that are not there."""
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    return [value for name, value in model.config.to_dict().items() if name in names and value is not None]
+
+
 def _left_padded(model: PreTrainedModel, processor: ProcessorMixin) -> tuple[PreTrainedModel, ProcessorMixin]:
     processor.tokenizer.padding_side = "left"
     return model, processor

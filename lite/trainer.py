@@ -7,18 +7,38 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import torch
 from datasets import Dataset
 from peft import PeftModel
 from transformers import PrinterCallback, ProcessorMixin, ProgressCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
+from trl.data_utils import prepare_multimodal_messages
+from trl.models.utils import unwrap_model_for_generation
+from trl.trainer.utils import pad, selective_log_softmax, selective_log_softmax_and_entropy
 
+from lite import shared_prompt
+from lite.adapters import active, load_weights
 from lite.schema import LiteError
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class StageConfig(GRPOConfig):
+    """TRL's GRPOConfig and what `StageTrainer` adds to it."""
+
+    shared_prompt: bool = field(
+        default=True,
+        metadata={"help": "Compute a prompt once per group. False: per completion, as TRL does; same result, slower."},
+    )
 
 
 class StageTrainer(GRPOTrainer):
@@ -27,27 +47,33 @@ class StageTrainer(GRPOTrainer):
     Args:
         model: A PEFT model; the adapter's name is free.
         reward_funcs: See `lite.rewards`.
-        args: TRL's configuration, or ours that extends it.
-        train_dataset: Rows with `prompt` (one turn with image placeholders), `images` (a list, may be empty) and the
-            columns that the rewards ask for.
+        args: TRL's configuration and ours.
+        train_dataset: Shuffled rows with `prompt` (one turn with image placeholders), `images` (a list, may be empty)
+            and the columns that the rewards ask for.
         processing_class: The model's processor.
         callbacks: Added to TRL's.
+        reference: Names of the adapters that act in the KL reference; none: the bare base.
     """
 
     def __init__(
         self,
         model: PeftModel,
         reward_funcs: list,
-        args: GRPOConfig,
+        args: StageConfig,
         train_dataset: Dataset,
         processing_class: ProcessorMixin,
         callbacks: list[TrainerCallback] | None = None,
+        reference: Sequence[str] = (),
     ):
         # With beta > 0 TRL copies an adapter that must be named `default` to one named `ref`. Our adapters have names
         # of their own and the reference needs no copy, so TRL is built with beta 0 and told the true one afterwards;
-        # it then takes the model with its adapters disabled as the reference. Goes when TRL asks for the active
-        # adapter's name.
+        # it then computes the reference inside `model.disable_adapter()`, for which we put in the adapters that
+        # belong to the reference. Goes when TRL takes the reference's adapters as an argument.
         beta, args.beta = args.beta, 0.0
+        # TRL shuffles by a generator whose state is in no checkpoint: after its first epoch, a resumed run would see
+        # other prompts than an unbroken one. The dataset's own order is taken instead, in every epoch. Goes when TRL's
+        # sampler resumes.
+        args.shuffle_dataset = False
         super().__init__(
             model=model,
             reward_funcs=reward_funcs,
@@ -57,6 +83,7 @@ class StageTrainer(GRPOTrainer):
             callbacks=callbacks,
         )
         self.beta = args.beta = beta
+        model.disable_adapter = partial(active, model, reference)
         for replaced in (ProgressCallback, PrinterCallback):  # by lite.callbacks.ProgressLine
             self.remove_callback(replaced)
         # TRL casts the adapter of a quantised model to bf16. Its weights are around 0.05, where bf16 has steps of
@@ -65,12 +92,159 @@ class StageTrainer(GRPOTrainer):
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+        self.shares_prompts = args.shared_prompt and self._can_share_prompts()
+        if self.shares_prompts:
+            shared_prompt.prepare(model)
+        self._encoded: EncodedPrompts | None = None  # while completions of these prompts are made and scored
+
+    def _can_share_prompts(self) -> bool:
+        reason = None
+        if self.model.config.model_type not in shared_prompt.FAMILIES:
+            reason = f"the positions of {self.model.config.model_type} are not known"
+        elif self.use_liger_kernel:
+            reason = "use_liger_kernel has log-probs of its own"
+        elif self.aux_loss_enabled:
+            reason = "the auxiliary loss of a mixture of experts counts every token of every row"
+        if reason:
+            logger.warning("Prompts are computed once per completion, not once per group: %s.", reason)
+        return reason is None
+
+    # The next five methods compute, in place of G copies of a prompt, the prompt: see lite/shared_prompt.py. They go
+    # when TRL does it itself.
+
+    def _group_size(self, rows: int) -> int:
+        """How many neighbouring rows of a batch surely share a prompt: G, or less where a batch cuts groups."""
+        return math.gcd(self.num_generations if self.model.training else self.num_generations_eval, rows)
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
+        # TRL preprocesses each image 2 G times, twice for every row, and copies it once more. It sees no images here
+        # (nor do the rewards); they are preprocessed once per prompt, and the batch gets them per prompt.
+        if not self.shares_prompts:
+            return super()._generate_and_score_completions(inputs)
+        group = self._group_size(len(inputs))
+        prompts = [prepare_multimodal_messages(row["prompt"], row.get("images")) for row in inputs[::group]]
+        ids, images, fields = super()._tokenize_prompts(prompts)
+        vision = None
+        if images is not None:
+            fields = self._to_device({key: fields[key] for key in ("pixel_values", "image_grid_thw")})
+            vision = shared_prompt.split_vision(**fields, images_per_prompt=[len(row or []) for row in images])
+        self._encoded = EncodedPrompts(ids, images, vision)
+        try:
+            batch = super()._generate_and_score_completions(
+                [{key: value for key, value in row.items() if key != "images"} for row in inputs]
+            )
+        finally:
+            self._encoded = None
+        return batch if vision is None else batch | {"pixel_values": vision[0], "image_grid_thw": vision[1]}
 
     def _tokenize_prompts(self, prompts: list):
+        if self._encoded:
+            group = len(prompts) // len(self._encoded.ids)
+            return [ids for ids in self._encoded.ids for _ in range(group)], None, {}
         # TRL hands `None` for a prompt without an image to the processor, which takes `[]`: a batch of image and text
         # documents crashes. Goes when TRL passes empty lists.
         prompt_ids, images, fields = super()._tokenize_prompts(prompts)
         return prompt_ids, images and [row or [] for row in images], fields
+
+    def _generate_single_turn(self, prompt_ids: list, images: list | None, *args, **kwargs):
+        # One prefill per prompt. vLLM shares prompts by itself and wants the images.
+        if not self.shares_prompts:
+            return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+        group = len(prompt_ids) // len(self._encoded.ids)
+        if self.use_vllm:
+            images = self._encoded.images and [row or None for row in self._encoded.images for _ in range(group)]
+            return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+        rows = [torch.tensor(ids) for ids in self._encoded.ids]
+        inputs = self._to_device(
+            {
+                "ids": pad(rows, padding_value=self._tokenizer.pad_token_id, padding_side="left"),
+                "mask": pad([torch.ones_like(ids) for ids in rows], padding_value=0, padding_side="left"),
+            }
+        )
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                generation_kwargs=self.generation_kwargs,
+            ) as model,
+            torch.no_grad(),
+        ):
+            completions = shared_prompt.generate(
+                model, **inputs, vision=self._encoded.vision, group_size=group, generation_config=self.generation_config
+            ).tolist()
+        return [self._until_end(tokens) for tokens in completions], None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        pixel_values: list[torch.Tensor] | None = None,
+        image_grid_thw: list[torch.Tensor] | None = None,
+        **kwargs,
+    ):
+        # The policy's, the old and the reference's log-probs all come by here, with the adapters that are to be active.
+        if not self.shares_prompts:
+            if pixel_values is not None and len(pixel_values) == 0:
+                # A micro-batch of text documents out of a batch with images crashes in the vision tower. Goes when TRL
+                # passes None.
+                pixel_values = image_grid_thw = None
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size,
+                compute_entropy=compute_entropy, pixel_values=pixel_values, image_grid_thw=image_grid_thw, **kwargs,
+            )  # fmt: skip
+        if compute_entropy:
+            log_softmax = partial(
+                selective_log_softmax_and_entropy,
+                temperature=self.temperature,
+                entropy_requires_grad=self._entropy_bonus_enabled,
+            )
+        else:
+
+            def log_softmax(logits: torch.Tensor, tokens: torch.Tensor):
+                return selective_log_softmax(logits, tokens, temperature=self.temperature), None
+
+        logps, entropies = shared_prompt.group_log_probs(
+            model,
+            input_ids,
+            attention_mask,
+            completion_length=logits_to_keep,
+            group_size=self._group_size(len(input_ids)),
+            vision=self._encoded.vision if self._encoded else pixel_values and (pixel_values, image_grid_thw),
+            log_softmax=log_softmax,
+        )
+        return logps, entropies, None
+
+    def _prepare_inputs(self, generation_batch: list[dict]) -> dict:
+        # TRL shuffles the rows of a generation batch before it cuts it into micro-batches, which scatters groups.
+        if not (self.shares_prompts and self.model.training):
+            return super()._prepare_inputs(generation_batch)
+        steps = self.args.steps_per_generation
+        if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
+            batch = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = shared_prompt.shuffle_and_split(
+                batch, self._group_size(len(batch["prompt_ids"])), steps
+            )
+        return self._buffered_inputs[self._step % steps]
+
+    def _to_device(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {key: tensor.to(self.accelerator.device) for key, tensor in tensors.items()}
+
+    def _until_end(self, tokens: list[int]) -> list[int]:
+        """A completion up to its first end-of-sequence token."""
+        ends = [i for i, token in enumerate(tokens) if token in self.eos_token_ids]
+        return tokens[: ends[0] + 1] if ends else tokens
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        # transformers activates the first active adapter alone and makes it learn: a resumed stage 2 would train
+        # stage 1. The adapters are in place, only their weights are missing. Goes with an upstream resume that knows
+        # several active adapters.
+        for name in self.model.peft_config:
+            load_weights(self.model, Path(resume_from_checkpoint) / name, name)
 
     def _save_checkpoint(self, model, trial) -> None:
         # A checkpoint that a full disk cut short would be taken for the newest one at the next start.
@@ -86,6 +260,15 @@ class StageTrainer(GRPOTrainer):
                 + (f"{survivor.name} is intact. " if survivor else "")
                 + "Make room, then run the same command again: it continues from the last checkpoint."
             ) from error
+
+
+@dataclass
+class EncodedPrompts:
+    """The unique prompts of a generation batch: token ids, PIL images and pixels of each."""
+
+    ids: list[list[int]]
+    images: list[list | None] | None
+    vision: shared_prompt.Vision | None
 
 
 def last_checkpoint(folder: Path) -> Path | None:

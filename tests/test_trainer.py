@@ -10,13 +10,12 @@ import torch
 from datasets import Dataset
 from peft import get_peft_model
 from PIL import Image
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 
 from lite.adapters import adapter_hash, base_fingerprint, load_adapter, save_adapter
-from lite.models import ModelConfig, load_model, lora_config
+from lite.models import ModelConfig, load_model, lora_config, vision_tokens
 from lite.schema import LiteError
-from lite.train import vision_tokens
-from lite.trainer import StageTrainer, last_checkpoint
+from lite.trainer import StageConfig, StageTrainer, last_checkpoint
 
 COLOURS = ("red", "green", "blue", "white")
 
@@ -44,7 +43,7 @@ def length_reward(completions: list[list[dict]], **_: object) -> list[float]:
     return [float(len(completion[0]["content"])) for completion in completions]
 
 
-def settings(folder: Path, **changes: object) -> GRPOConfig:
+def settings(folder: Path, **changes: object) -> StageConfig:
     defaults = {
         "output_dir": str(folder),
         "per_device_train_batch_size": 8,
@@ -59,7 +58,7 @@ def settings(folder: Path, **changes: object) -> GRPOConfig:
         "logging_steps": 1,
         "shuffle_dataset": False,
     }
-    return GRPOConfig(**(defaults | changes))
+    return StageConfig(**(defaults | changes))
 
 
 def stage1_model(folder: Path, name: str = "stage1"):

@@ -1,0 +1,398 @@
+"""GRPO's forward passes with the prompt of a group computed once for all of its completions.
+
+Stock GRPO repeats the prompt, images and all, in front of each of its G completions: in generation, in the log-probs
+and in their backward. Here a prompt is one row,
+
+    prompt | completion 1 | completion 2 | … | completion G
+
+in which every completion starts at the position after the prompt and sees the prompt and itself, not its neighbours.
+That is the same function of the same weights, so log-probs, gradients and, for one seed, sampled tokens are those of
+the repeated way, for P + G·C tokens in place of G·(P + C).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from peft import PeftModel
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteriaList,
+)
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+# Model types whose positions `prompt_positions` knows and whose forward takes them and a 4-D mask.
+FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+
+# Pixels and grids of some prompts: per prompt [patches, values] and [images, 3], empty where a prompt has no image.
+Vision = tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]
+LogSoftmax = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
+
+
+def base_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The transformers model under an adapter, or the model itself."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def prepare(model: PreTrainedModel | PeftModel) -> None:
+    """Let the language model attend by `attention`. Whoever else calls the model gets transformers' sdpa from it."""
+    base_of(model).config.text_config._attn_implementation = ATTENTION
+
+
+def split_vision(pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, images_per_prompt: list[int]) -> Vision:
+    """Cut the processor's flat `pixel_values` [patches, values] and `image_grid_thw` [images, 3] by prompt."""
+    grids = image_grid_thw.split(images_per_prompt)
+    return pixel_values.split([int(grid.prod(-1).sum()) for grid in grids]), grids
+
+
+def shuffle_and_split(batch: dict, group_size: int, parts: int) -> list[dict]:
+    """Permute the groups of a batch, keeping the rows of each together, and cut the batch into micro-batches.
+
+    Args:
+        batch: Tensors of U * G rows, scalars, and vision values as sequences of U prompts.
+        group_size: G.
+        parts: Number of micro-batches. Where one ends within a group, the group's prompt is in both.
+    """
+    rows = len(batch["prompt_ids"])
+    shuffled = torch.randperm(rows)  # of rows, as TRL does it, so that one seed gives one stream of random numbers
+    groups = shuffled[shuffled % group_size == 0]
+    order = (groups[:, None] + torch.arange(group_size)).flatten()
+
+    def take(value, chosen: torch.Tensor):
+        if isinstance(value, torch.Tensor):
+            return value[chosen] if value.ndim else value
+        prompts = chosen[:: math.gcd(group_size, len(chosen))] // group_size
+        return [value[prompt] for prompt in prompts.tolist()]
+
+    return [{key: take(value, chosen) for key, value in batch.items()} for chosen in order.chunk(parts)]
+
+
+def vision_inputs(vision: Vision | None) -> dict[str, torch.Tensor]:
+    """The forward's keyword arguments for the images of all given prompts: none where there is no image."""
+    if vision is None or not any(len(grid) for grid in vision[1]):
+        return {}
+    return {"pixel_values": torch.cat(tuple(vision[0])), "image_grid_thw": torch.cat(tuple(vision[1]))}
+
+
+def prompt_positions(
+    model: PreTrainedModel | PeftModel, ids: torch.Tensor, mask: torch.Tensor, vision: Vision | None
+) -> torch.Tensor:
+    """M-RoPE positions [3, U, P] (time, height, width) of left-padded prompts [U, P]; the pads' are 0 and unused."""
+    base = base_of(model)
+    images = vision_inputs(vision)
+    if not images:
+        return (mask.long().cumsum(-1) - 1).clamp(min=0).expand(3, -1, -1)
+    return base.model.get_rope_index(
+        ids,
+        mm_token_type_ids=(ids == base.config.image_token_id).int(),
+        image_grid_thw=images["image_grid_thw"],
+        attention_mask=mask,
+    )[0]
+
+
+# ---- log-probs -------------------------------------------------------------------------------------------------------
+
+
+def group_log_probs(
+    model: PreTrainedModel | PeftModel,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    completion_length: int,
+    group_size: int,
+    vision: Vision | None,
+    log_softmax: LogSoftmax,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Log-probs of completions, each prompt forwarded once for its group.
+
+    Args:
+        model: Any of `FAMILIES`, with whatever adapters are active.
+        input_ids: [U * G, P + C], left-padded prompts and right-padded completions; the G rows of a prompt are
+            neighbours and hold the same prompt (and the same pixels, which its tokens do not tell).
+        attention_mask: As `input_ids`; 0 at pads.
+        completion_length: C.
+        group_size: G.
+        vision: The images of the U prompts.
+        log_softmax: (logits [n, m, V], tokens [n, m]) -> log-probs [n, m] and, if wanted, entropies [n, m].
+
+    Returns:
+        Log-probs [U * G, C] and entropies [U * G, C] or None; 0 at pads.
+    """
+    mask = attention_mask.bool()
+    prompts = mask[::group_size, :-completion_length].sum(1)
+    lengths = prompts + mask[:, -completion_length:].sum(1).view(-1, group_size).sum(1)
+    logps, entropies, order = [], [], []
+    for chosen in _batches(lengths):
+        rows = (chosen[:, None] * group_size + torch.arange(group_size, device=chosen.device)).flatten()
+        longest = int(prompts[chosen].max()) + completion_length  # the pads that all chosen prompts share are cut off
+        part = vision and tuple([of_prompt[u] for u in chosen.tolist()] for of_prompt in vision)
+        logp, entropy = _packed_log_probs(
+            model, input_ids[rows, -longest:], mask[rows, -longest:], completion_length, group_size, part, log_softmax
+        )
+        logps.append(logp)
+        entropies.append(entropy)
+        order.append(rows)
+    back = torch.cat(order).argsort()
+    return torch.cat(logps)[back], None if entropies[0] is None else torch.cat(entropies)[back]
+
+
+def _batches(lengths: torch.Tensor) -> list[torch.Tensor]:
+    """Indices of the rows to forward together: of similar length, so that little is padding, and as many as pay.
+
+    Measured on a CPU with 16 prompts of 54 to 117 tokens: batches of 1,024 tokens are 1.2 times as fast as one batch of
+    all, and 1.9 times as fast as one row at a time.
+    """
+    budget = 1024 if lengths.device.type == "cpu" else 4096
+    order, batches = lengths.argsort(descending=True), []
+    while len(order):
+        count = max(1, budget // int(lengths[order[0]]))
+        batches.append(order[:count])
+        order = order[count:]
+    return batches
+
+
+def _packed_log_probs(model, ids, mask, length, group_size, vision, log_softmax):
+    """`group_log_probs` of prompts that are forwarded together, as one row each."""
+    device = ids.device
+    prompt, prompt_mask = ids[::group_size, :-length], mask[::group_size, :-length]
+    completions = ids[:, -length:].view(-1, group_size, length)
+    is_token = mask[:, -length:].view(-1, group_size, length)
+    count, width = prompt.shape
+
+    # A completion's last token is predicted but predicts nothing: it is a target and no input.
+    is_input = is_token[..., 1:]
+    lengths = is_input.flatten(1).sum(1)
+    slots = torch.arange(int(lengths.max()), device=device) < lengths[:, None]  # [U, S], filled from the left
+
+    def pack(values: torch.Tensor, pad: int) -> torch.Tensor:
+        """[U, G, C - 1] -> [U, S], one completion behind the other."""
+        return values.new_full(slots.shape, pad).masked_scatter(slots, values[is_input])
+
+    step = torch.arange(length - 1, device=device).expand(count, group_size, -1)
+    member = torch.arange(group_size, device=device)[None, :, None].expand_as(step)
+    member, step = pack(member, -1), pack(step, 0)
+    positions = prompt_positions(model, prompt, prompt_mask, vision)
+    following = positions.amax((0, 2))[:, None] + 1 + step
+    logits = model(
+        input_ids=torch.cat([prompt, pack(completions[..., :-1], 0)], 1),
+        position_ids=torch.cat([positions, following.expand(3, -1, -1)], -1),
+        # The prompt's last token predicts the first token of every completion.
+        logits_to_keep=torch.cat(
+            [torch.full((group_size,), width - 1, device=device), torch.arange(slots.shape[1], device=device) + width]
+        ),
+        use_cache=False,
+        **_visibility(prompt_mask, member, is_input),
+        **vision_inputs(vision),
+    ).logits
+    predicted = log_softmax(logits, torch.cat([completions[..., 0], pack(completions[..., 1:], 0)], 1))
+
+    def unpack(values: torch.Tensor | None) -> torch.Tensor | None:
+        """[U, G + S] -> [U * G, C]."""
+        if values is None:
+            return None
+        first, rest = values[:, :group_size, None], values[:, group_size:]
+        # Also where nothing is kept, this stays connected to the model, as backward asks for.
+        rest = rest.new_zeros(is_input.shape).masked_scatter(is_input, rest[slots])
+        return (torch.cat([first, rest], -1) * is_token).flatten(0, 1)
+
+    return tuple(unpack(values) for values in predicted)
+
+
+# ---- attention -------------------------------------------------------------------------------------------------------
+
+
+class Packed(NamedTuple):
+    """One packed row, for `attention`."""
+
+    prompt: int  # P
+    completions: list[int]  # tokens of each completion that are in the row; together S
+    mask: torch.Tensor | None  # [1, 1, S, P + S], True where a completion's token sees another; None: take them singly
+
+
+class PromptCache(NamedTuple):
+    """Keys and values of prompts that every completion of their groups reads, for `attention`."""
+
+    layers: list[tuple[torch.Tensor, torch.Tensor]]  # [U, heads, P, d] each
+    mask: torch.Tensor  # [U, P], False at pads
+
+
+def _visibility(prompt_mask: torch.Tensor, member: torch.Tensor, is_input: torch.Tensor) -> dict:
+    """The forward's keyword arguments that say who sees whom in packed rows.
+
+    Args:
+        prompt_mask: [U, P], False at pads.
+        member: [U, S], the completion that a token belongs to, -1 at pads.
+        is_input: [U, G, C - 1], the tokens of the completions.
+    """
+    prompt, suffix = prompt_mask.shape[1], member.shape[1]
+    variant = attention_variant(len(member), prompt, suffix)
+    if variant == "dense":
+        return {"attention_mask": _packed_mask(prompt_mask, member, 0)}
+    mask = _packed_mask(prompt_mask, member, prompt) if variant == "split" else None
+    return {"packed": Packed(prompt, is_input[0].sum(-1).tolist(), mask)}
+
+
+def attention_variant(rows: int, prompt: int, suffix: int) -> str:
+    """`dense`, `split` or `expand`, see `attention`."""
+    if rows > 1 or suffix == 0:
+        return "dense"
+    return "split" if suffix <= prompt else "expand"
+
+
+def _packed_mask(prompt_mask: torch.Tensor, member: torch.Tensor, start: int) -> torch.Tensor:
+    """Who sees whom in packed rows: [U, 1, P + S - start, P + S] bool, for the queries from `start` on."""
+    owner = torch.cat([torch.where(prompt_mask, -2, -1), member], 1)
+    query, key = owner[:, start:, None], owner[:, None, :]
+    visible = ((key == -2) | ((key == query) & (key >= 0))).tril(start)
+    # A pad sees itself: a softmax over nothing is NaN, and NaN times a zero gradient is NaN.
+    itself = torch.ones_like(visible[0]).triu(start).tril(start)
+    return (visible | itself)[:, None]
+
+
+def attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    packed: Packed | None = None,
+    prompt_cache: PromptCache | None = None,
+    **kwargs,
+) -> tuple[torch.Tensor, None]:
+    """transformers' sdpa attention, and two forms of its own for packed rows and one for decoding.
+
+    - `dense`, several rows: sdpa with the whole mask.
+    - `split`: the prompt by causal attention, which needs no mask, and the completions with a mask.
+    - `expand`: the prompt likewise, then each completion by itself against the prompt and itself.
+    - decoding: the keys and values of a prompt are read once for all completions of its group.
+    """
+    if packed is None and prompt_cache is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    if prompt_cache is not None:
+        output = _decode(query, key, value, *prompt_cache.layers[module.layer_idx], prompt_cache.mask, scaling)
+        return output.transpose(1, 2), None
+    prompt = packed.prompt
+    key, value = (repeat_kv(states, module.num_key_value_groups) for states in (key, value))
+    of_prompt = [states[:, :, :prompt] for states in (query, key, value)]
+    parts = [scaled_dot_product_attention(*of_prompt, is_causal=True, scale=scaling)]
+    if packed.mask is not None:
+        parts.append(scaled_dot_product_attention(query[:, :, prompt:], key, value, packed.mask, scale=scaling))
+    else:
+        rest = zip(*(states[:, :, prompt:].split(packed.completions, 2) for states in (query, key, value)), strict=True)
+        for own_query, own_key, own_value in rest:
+            length = own_query.shape[2]
+            parts.append(
+                scaled_dot_product_attention(
+                    own_query,
+                    torch.cat([of_prompt[1], own_key], 2),
+                    torch.cat([of_prompt[2], own_value], 2),
+                    query.new_ones(length, prompt + length, dtype=torch.bool).tril(prompt),
+                    scale=scaling,
+                )
+            )
+    return torch.cat(parts, 2).transpose(1, 2), None
+
+
+def _decode(query, key, value, prompt_key, prompt_value, prompt_mask, scaling) -> torch.Tensor:
+    """One new token per completion, [U * G, heads, 1, d], against its prompt and what it holds itself."""
+    rows, heads, _, size = query.shape
+    count, kv_heads, prompt, _ = prompt_key.shape
+    group, shared = rows // count, heads // kv_heads  # queries that read one key: G completions of `shared` heads each
+    of_group = query.view(count, group, kv_heads, shared, size).transpose(1, 2)
+    of_row = query.view(rows, kv_heads, shared, size)
+    on_prompt = of_group.reshape(count, kv_heads, group * shared, size) @ prompt_key.transpose(2, 3) * scaling
+    on_prompt = on_prompt.masked_fill(~prompt_mask[:, None, None], -torch.inf).view(*of_group.shape[:4], prompt)
+    on_own = (of_row @ key.transpose(2, 3) * scaling).view(count, group, kv_heads, shared, -1).transpose(1, 2)
+    weights = torch.cat([on_prompt, on_own], -1).softmax(-1, dtype=torch.float32).to(query.dtype)
+    on_prompt, on_own = weights.split([prompt, on_own.shape[-1]], -1)
+    output = (on_prompt.reshape(count, kv_heads, group * shared, prompt) @ prompt_value).view_as(of_group)
+    output = output + (on_own.transpose(1, 2).reshape(rows, kv_heads, shared, -1) @ value).view(
+        count, group, kv_heads, shared, size
+    ).transpose(1, 2)
+    return output.transpose(1, 2).reshape(rows, heads, 1, size)
+
+
+ATTENTION = "shared_prompt"
+AttentionInterface.register(ATTENTION, attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+# ---- generation ------------------------------------------------------------------------------------------------------
+
+
+def generate(
+    model: PreTrainedModel | PeftModel,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    vision: Vision | None,
+    group_size: int,
+    generation_config: GenerationConfig,
+) -> torch.Tensor:
+    """Sample `group_size` completions of every prompt, with one prefill per prompt.
+
+    Args:
+        ids: [U, P], left-padded.
+        mask: [U, P], 0 at pads.
+
+    Returns:
+        Tokens [U * G, C]: those that `model.generate` gives for every prompt repeated G times.
+    """
+    sequences = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=prompt_positions(model, ids, mask, vision),
+        **vision_inputs(vision),
+        generation_config=generation_config,
+        custom_generate=partial(_sample, group_size=group_size),
+    )
+    return sequences[:, ids.shape[1] :]
+
+
+def _sample(
+    model: PreTrainedModel,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    *,
+    group_size: int,
+    **inputs,
+) -> torch.Tensor:
+    """The loop of transformers' `_sample`, with the rows multiplied behind the prefill and not in front of it."""
+    outputs = model(input_ids=input_ids, **inputs)
+    prompts = PromptCache(
+        [(layer.keys, layer.values) for layer in inputs["past_key_values"].layers], inputs["attention_mask"].bool()
+    )
+    cache = DynamicCache()  # of the completions
+    logits = outputs.logits[:, -1].repeat_interleave(group_size, 0)
+    sequences = input_ids.repeat_interleave(group_size, 0)
+    position = inputs["position_ids"].amax((0, 2)).repeat_interleave(group_size)
+    running = torch.ones_like(position, dtype=torch.bool)
+    while True:
+        scores = logits_processor(sequences, logits.float())
+        sampled = generation_config.do_sample
+        tokens = torch.multinomial(scores.softmax(-1), 1)[:, 0] if sampled else scores.argmax(-1)
+        tokens = torch.where(running, tokens, generation_config._pad_token_tensor)
+        sequences = torch.cat([sequences, tokens[:, None]], 1)
+        running = running & ~stopping_criteria(sequences, None)
+        if not running.any():
+            return sequences
+        position = position + 1
+        logits = model(
+            input_ids=tokens[:, None],
+            position_ids=position.expand(3, -1)[..., None],
+            past_key_values=cache,
+            prompt_cache=prompts,
+            use_cache=True,
+        ).logits[:, -1]

@@ -1,0 +1,212 @@
+"""Stacked adapters: which act, which learn, what is saved, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from trl import GRPOTrainer
+
+from lite.adapters import (
+    STAGE1,
+    STAGE2,
+    activate,
+    active,
+    adapter_hash,
+    add_adapter,
+    base_fingerprint,
+    copy_weights,
+    load_stack,
+    load_weights,
+    read_card,
+    save_adapter,
+)
+from lite.models import ModelConfig, load_model, lora_config, vision_tokens
+from lite.schema import LiteError
+from lite.trainer import StageConfig, StageTrainer
+
+BOTH = [STAGE1, STAGE2]
+
+
+def fill(model: PeftModel, name: str, seed: int) -> None:
+    """Give an adapter weights that do something."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter_name, parameter in model.named_parameters():
+        if "lora_B" in parameter_name and f".{name}." in parameter_name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.02
+
+
+def stack(folder: Path, fill_stage2: bool = False):
+    """(model, processor) with a stage 1 that does something, and stage 2 learning on top of it."""
+    model, processor = load_model(ModelConfig(model_name_or_path=str(folder)))
+    torch.manual_seed(0)
+    model = add_adapter(add_adapter(model, lora_config(ModelConfig()), STAGE1), lora_config(ModelConfig()), STAGE2)
+    fill(model, STAGE1, 1)
+    if fill_stage2:
+        fill(model, STAGE2, 2)
+    activate(model, BOTH, trainable=STAGE2)
+    return model, processor
+
+
+@torch.no_grad()
+def logits(model) -> torch.Tensor:
+    ids = torch.arange(20, 32)[None]
+    return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+
+
+def tensors(model, name: str) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in model.named_parameters() if "lora_" in n and f".{name}." in n}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def learning(model) -> set[str]:
+    return {name.split(".")[-2] for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def reward(completions: list[list[dict]], **_: object) -> list[float]:
+    return [float(len(completion[0]["content"])) for completion in completions]
+
+
+def trainer(folder: Path, run: Path, cls: type = StageTrainer, **changes: object):
+    model, processor = stack(folder)
+    prompts = [[{"role": "user", "content": [{"type": "text", "text": f"Say {i}."}]}] for i in range(4)]
+    data = Dataset.from_dict({"row": range(4)}).with_transform(
+        lambda batch: {"prompt": [prompts[i] for i in batch["row"]], "images": [[] for _ in batch["row"]]}
+    )
+    settings = {
+        "output_dir": str(run), "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 6,
+        "max_steps": 3, "learning_rate": 1e-3, "save_steps": 1, "report_to": "none", "bf16": False, "use_cpu": True,
+        "logging_steps": 1, "generation_kwargs": {"suppress_tokens": vision_tokens(model)},
+    }  # fmt: skip
+    config = StageConfig(**(settings | changes))
+    extra = {"reference": [STAGE1]} if cls is StageTrainer else {}
+    return cls(model=model, reward_funcs=[reward], args=config, train_dataset=data, processing_class=processor, **extra)
+
+
+def test_active_is_what_acts_and_leaves_no_trace(random_folder: Path) -> None:
+    model, _ = stack(random_folder, fill_stage2=True)
+    both = logits(model)
+    seen = {}
+    for names in ([], [STAGE1], [STAGE2]):
+        with active(model, names):
+            seen[tuple(names)] = logits(model)
+            assert learning(model) == set()
+            with active(model, BOTH):
+                assert torch.equal(logits(model), both)
+            assert torch.equal(logits(model), seen[tuple(names)])
+    assert len({tuple(value.flatten()[:4].tolist()) for value in [both, *seen.values()]}) == 4
+    assert torch.equal(logits(model), both)
+    assert learning(model) == {STAGE2}
+
+
+def test_bare_base_is_the_model_without_adapters(random_folder: Path) -> None:
+    plain, _ = load_model(ModelConfig(model_name_or_path=str(random_folder)))
+    expected = logits(plain)
+    model, _ = stack(random_folder, fill_stage2=True)
+    with active(model, []):
+        torch.testing.assert_close(logits(model), expected)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.04])
+def test_stage2_learns_and_stage1_stays_bit_by_bit(random_folder: Path, tmp_path: Path, beta: float) -> None:
+    stage = trainer(random_folder, tmp_path, beta=beta)
+    before = {name: tensors(stage.model, name) for name in BOTH}
+    stage.train()
+    assert same(tensors(stage.model, STAGE1), before[STAGE1])
+    assert not same(tensors(stage.model, STAGE2), before[STAGE2])
+    kl = [row["kl"] for row in stage.state.log_history if "kl" in row]
+    assert bool(kl) == (beta > 0)
+
+
+def test_reference_is_base_and_stage1(random_folder: Path, tmp_path: Path) -> None:
+    """At the first step stage 2 does nothing yet, so KL to base + stage 1 is 0; to the bare base it is not."""
+    stage = trainer(random_folder, tmp_path / "a", beta=0.04, max_steps=1, save_strategy="no")
+    stage.train()
+    assert stage.state.log_history[0]["kl"] == pytest.approx(0, abs=1e-6)
+    wrong = trainer(random_folder, tmp_path / "b", beta=0.04, max_steps=1, save_strategy="no")
+    wrong.model.disable_adapter = lambda: active(wrong.model, [])
+    wrong.train()
+    assert wrong.state.log_history[0]["kl"] > 1e-4
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.04])
+def test_resumed_run_ends_like_an_unbroken_one(random_folder: Path, tmp_path: Path, beta: float) -> None:
+    whole = trainer(random_folder, tmp_path / "whole", beta=beta)
+    whole.train()
+    broken = trainer(random_folder, tmp_path / "broken", beta=beta)
+    first = tensors(broken.model, STAGE1)
+    broken.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    assert same(tensors(broken.model, STAGE2), tensors(whole.model, STAGE2))
+    assert same(tensors(broken.model, STAGE1), first)
+    assert learning(broken.model) == {STAGE2}
+
+
+def test_stock_trl_trains_the_wrong_adapter_on_resume(random_folder: Path, tmp_path: Path) -> None:
+    """When this fails, upstream has mended it, and StageTrainer._load_from_checkpoint can go."""
+    trainer(random_folder, tmp_path).train()
+    stock = trainer(random_folder, tmp_path / "stock", GRPOTrainer)
+    stock.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert learning(stock.model) == {STAGE1}
+
+
+def test_stock_trl_cannot_do_kl_on_stacked_adapters(random_folder: Path, tmp_path: Path) -> None:
+    """When this fails, StageTrainer need not build TRL with beta 0."""
+    with pytest.raises(KeyError, match="default"):
+        trainer(random_folder, tmp_path, GRPOTrainer, beta=0.04)
+
+
+def saved(folder: Path, run: Path) -> tuple[Path, Path]:
+    """A stage 1 and a stage 2 adapter on disk."""
+    model, _ = stack(folder, fill_stage2=True)
+    card = {"base": str(folder), "base_fingerprint": base_fingerprint(model), "max_pixels": None}
+    save_adapter(model, STAGE1, run / STAGE1, card | {"stage": STAGE1})
+    stage1_hash = read_card(run / STAGE1)["hash"]
+    save_adapter(model, STAGE2, run / STAGE2, card | {"stage": STAGE2, "stage1_hash": stage1_hash, "active": BOTH})
+    return run / STAGE1, run / STAGE2
+
+
+def test_stack_is_saved_and_loaded(random_folder: Path, tmp_path: Path) -> None:
+    stage1, stage2 = saved(random_folder, tmp_path)
+    expected = logits(stack(random_folder, fill_stage2=True)[0])
+    model = load_stack(load_model(ModelConfig(model_name_or_path=str(random_folder)))[0], stage1, stage2)
+    activate(model, BOTH)
+    torch.testing.assert_close(logits(model), expected)
+    settings = json.loads((stage1 / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == str(random_folder)
+
+
+def test_mismatched_pairs_are_refused(random_folder: Path, tmp_path: Path) -> None:
+    stage1, stage2 = saved(random_folder, tmp_path)
+    base = load_model(ModelConfig(model_name_or_path=str(random_folder)))[0]
+    with pytest.raises(LiteError, match="none is given"):
+        load_stack(base, None, stage2)
+    other, _ = stack(random_folder)
+    fill(other, STAGE1, 7)
+    card = read_card(stage1)
+    save_adapter(other, STAGE1, tmp_path / "other", card)
+    with pytest.raises(LiteError, match="was trained on the stage 1 adapter with hash"):
+        load_stack(base, tmp_path / "other", stage2)
+    with pytest.raises(LiteError, match="was trained on"):
+        load_stack(load_model(ModelConfig())[0], stage1, stage2)
+    (stage1 / "lite.json").write_text(json.dumps(card | {"hash": "0" * 64}))
+    with pytest.raises(LiteError, match="are not those that its lite"):
+        load_stack(load_model(ModelConfig(model_name_or_path=str(random_folder)))[0], stage1, None)
+
+
+def test_copy_and_reload_of_weights(random_folder: Path, tmp_path: Path) -> None:
+    model, _ = stack(random_folder)
+    copy_weights(model, STAGE1, STAGE2)
+    assert same({n.replace(STAGE2, STAGE1): t for n, t in tensors(model, STAGE2).items()}, tensors(model, STAGE1))
+    fill(model, STAGE2, 3)
+    stage1, _ = saved(random_folder, tmp_path)
+    load_weights(model, stage1, STAGE2)
+    assert same({n.replace(STAGE2, STAGE1): t for n, t in tensors(model, STAGE2).items()}, tensors(model, STAGE1))
+    assert learning(model) == {STAGE2}
+    assert adapter_hash(stage1) == read_card(stage1)["hash"]
