@@ -21,37 +21,51 @@ EQUAL_GROUPS_WARN = 0.8
 
 
 class MetricsFile(TrainerCallback):
-    """Appends every log of the trainer to `metrics.jsonl`. A resumed run first drops what lies after its checkpoint."""
+    """Appends every log of the trainer to `metrics.jsonl`. A resumed run first drops what lies after its checkpoint.
 
-    def __init__(self, path: Path):
+    Args:
+        path: The file; its folder is made when training begins.
+        figure: Logs without this figure (the trainer's closing summary) are left out.
+    """
+
+    def __init__(self, path: Path, figure: str = "reward"):
         self.path = path
+        self.figure = figure
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if state.is_world_process_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             kept = [row for row in read_metrics(self.path) if row["step"] <= state.global_step]
             self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict, **kwargs
     ) -> None:
-        if state.is_world_process_zero and "reward" in logs:
+        if state.is_world_process_zero and self.figure in logs:
             with self.path.open("a") as file:
                 file.write(json.dumps({"step": state.global_step, **logs, "peak_memory_gib": peak_memory_gib()}) + "\n")
 
 
 class ProgressLine(TrainerCallback):
-    """One line that says how far the run is and how it goes; without a terminal, a plain line per log."""
+    """One line that says how far the run is and how it goes; without a terminal, a plain line per log.
 
-    def __init__(self, console: Console):
+    Args:
+        console: Where to.
+        name: Of what is going on.
+        figure: The one whose curve is drawn.
+    """
+
+    def __init__(self, console: Console, name: str = "training", figure: str = "reward"):
         self.console = console
-        self.rewards: list[float] = []
+        self.name, self.figure = name, figure
+        self.values: list[float] = []
         self.equal_groups: list[float] = []
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self.started = time.perf_counter()
         self.tokens_before: int | None = None
         self.progress = Progress(
-            TextColumn("[bold]training"),
+            TextColumn(f"[bold]{self.name}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -70,20 +84,22 @@ class ProgressLine(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict, **kwargs
     ) -> None:
-        if "reward" not in logs or not state.is_world_process_zero:
+        if self.figure not in logs or not state.is_world_process_zero:
             return
-        self.rewards.append(logs["reward"])
-        self.equal_groups.append(logs["frac_reward_zero_std"])
+        self.values.append(logs[self.figure])
         if self.tokens_before is None:
             self.tokens_before = logs["num_tokens"]
         speed = (logs["num_tokens"] - self.tokens_before) / (time.perf_counter() - self.started)
         status = (
-            f"reward {logs['reward']:.3f} {sparkline(self.rewards)}  lr {logs['learning_rate']:.1e}  "
+            f"{self.figure} {self.values[-1]:.3f} {sparkline(self.values)}  lr {logs['learning_rate']:.1e}  "
             f"{speed:,.0f} tok/s  peak {peak_memory_gib():.1f} GiB"
         )
         self.progress.update(self.task, status=status)
         if self.progress.disable:
-            self.console.print(f"step {state.global_step}/{state.max_steps}  {status}", soft_wrap=True)
+            self.console.print(f"{self.name}: step {state.global_step}/{state.max_steps}  {status}", soft_wrap=True)
+        if "frac_reward_zero_std" not in logs:
+            return
+        self.equal_groups.append(logs["frac_reward_zero_std"])
         recent = self.equal_groups[-10:]
         if len(self.equal_groups) == 10 and sum(recent) / 10 > EQUAL_GROUPS_WARN:
             logger.warning(

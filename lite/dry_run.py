@@ -18,7 +18,7 @@ from lite.memory import estimate, shape_of
 from lite.models import ModelConfig, model_path
 from lite.prompts import stage1_prompt
 from lite.settings import COMMON_FIELDS
-from lite.train import Stage1Config, load_pairs, prompt_lengths
+from lite.train import Stage1Config, load_pairs, pair_prompts, prompt_lengths
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def lengths_or_guess(
         console.print("The processor cannot be fetched: lengths are guessed at 4 characters a token.", style="yellow")
         image_tokens = (model_config.max_pixels or 512 * 512) // PIXELS_PER_TOKEN
         return [_guess(pair, config.document_chars, image_tokens) for pair in pairs]
-    return prompt_lengths(pairs, processor, config.document_chars)
+    return prompt_lengths(*pair_prompts(pairs, config.document_chars), processor)
 
 
 def _guess(pair: Pair, document_chars: int, image_tokens: int) -> int:

@@ -17,8 +17,9 @@ from transformers import ProcessorMixin
 
 from lite.adapters import adapter_hash
 from lite.callbacks import read_metrics
-from lite.datasets import flags
 from lite.datasets.pools import Corpus, hard_pool
+from lite.datasets.problems import Problems
+from lite.datasets.sources import load_report_examples
 from lite.metrics.ranking import Judged, chance, compare, filter_quality, summarise, tune_filter
 from lite.schema import Example
 from lite.scoring import score
@@ -41,9 +42,9 @@ def stage1_report(
     Returns:
         The report, as in `report.json`.
     """
-    corpus = Corpus(flags.load_candidates("test"))
-    dev = flags.load_examples("dev")[: config.limit]
-    test = flags.load_examples("test")[: config.limit]
+    limit = min(config.limit or config.report_questions, config.report_questions)
+    dev, test, documents = load_report_examples([config.data], limit, Problems(config.skip_broken))
+    corpus = Corpus(documents)
     hard = [hard_pool(example, corpus, config.hard_pool_size) for example in test]
 
     pairs = sum(len(example.documents) for example in [*dev, *test, *test, *hard, *hard])
@@ -163,7 +164,7 @@ def markdown(report: dict) -> str:
     for kind, part in report["by_kind"].items():
         cells = [part[system][figure] for figure in ("auc", "recall@5") for system in ("base", "trained")]
         cells.append(part["bm25"]["recall@5"])
-        lines.append(f"| {kind} | {part['questions']} | " + " | ".join(_cell(cell) for cell in cells) + " |")
+        lines.append(f"| {kind} | {part['questions']} | " + " | ".join(cell(cell) for cell in cells) + " |")
     lines += ["", "![reward](reward.png)", "", "![ROC](roc.png)", "", "![scores](scores.png)", ""]
     return "\n".join(lines)
 
@@ -175,20 +176,21 @@ def terminal_table(part: dict, title: str) -> Table:
     for system in SYSTEMS:
         table.add_column("trained - base" if system == "difference" else system, justify="right")
     for figure in FIGURES:
-        cells = [_cell(_without_interval(part[system].get(figure))) for system in SYSTEMS[:-1]]
-        table.add_row(figure, *cells, _cell(part["difference"][figure], signed=True))
+        cells = [cell(_without_interval(part[system].get(figure))) for system in SYSTEMS[:-1]]
+        table.add_row(figure, *cells, cell(part["difference"][figure], signed=True))
     return table
 
 
 def _markdown_table(part: dict) -> list[str]:
     rows = ["| | chance | BM25 | base | trained | trained - base |", "|---|---|---|---|---|---|"]
     for figure in FIGURES:
-        cells = (_cell(part[system].get(figure), system == "difference") for system in SYSTEMS)
+        cells = (cell(part[system].get(figure), system == "difference") for system in SYSTEMS)
         rows.append(f"| {figure} | " + " | ".join(cells) + " |")
     return rows
 
 
-def _cell(figure: dict | None, signed: bool = False) -> str:
+def cell(figure: dict | None, signed: bool = False) -> str:
+    """A figure with its interval, for a table."""
     if figure is None:
         return "–"
     value = f"{figure['value']:+.3f}" if signed else f"{figure['value']:.3f}"
@@ -215,7 +217,7 @@ def plot_rewards(folder: Path) -> None:
     for key, name in (("reward", "total"), ("rewards/label/mean", "label"), ("rewards/format/mean", "format")):
         axes.plot([row["step"] for row in rows], [row[key] for row in rows], label=name)
     axes.set(xlabel="step", ylabel="mean reward")
-    _save(figure, axes, folder / "reward.png")
+    save_plot(figure, axes, folder / "reward.png")
 
 
 def plot_roc(runs: dict[str, list[Judged]], path: Path) -> None:
@@ -227,7 +229,7 @@ def plot_roc(runs: dict[str, list[Judged]], path: Path) -> None:
         axes.plot(np.cumsum(~labels) / (~labels).sum(), np.cumsum(labels) / labels.sum(), label=name)
     axes.plot([0, 1], [0, 1], linestyle=":", color="grey", label="chance")
     axes.set(xlabel="false positive rate", ylabel="true positive rate")
-    _save(figure, axes, path)
+    save_plot(figure, axes, path)
 
 
 def plot_scores(questions: list[Judged], threshold: float, path: Path) -> None:
@@ -239,10 +241,11 @@ def plot_scores(questions: list[Judged], threshold: float, path: Path) -> None:
         axes.hist(scores[chosen], bins=40, range=(0, 1), density=True, alpha=0.6, label=name)
     axes.axvline(threshold, linestyle="--", color="black", label=f"threshold {threshold:.3g}")
     axes.set(xlabel="P(relevant)", ylabel="density")
-    _save(figure, axes, path)
+    save_plot(figure, axes, path)
 
 
-def _save(figure: plt.Figure, axes: plt.Axes, path: Path) -> None:
+def save_plot(figure: plt.Figure, axes: plt.Axes, path: Path) -> None:
+    """Write a plot with legend and grid, and forget it."""
     axes.legend()
     axes.grid(alpha=0.3)
     figure.tight_layout()

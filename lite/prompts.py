@@ -7,11 +7,28 @@ question share (instruction and question) comes first, so that its keys and valu
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lite.schema import Document
 
 YES, NO = "Yes", "No"
 STAGE1_INSTRUCTION = f"Does the document help to answer the question? Answer {YES} or {NO}."
+
+HELPS, HELPS_NOT = "helps", "does not help"
+NONE = "none"  # in <rank>, when no document holds the answer
+UNKNOWN = "not in the documents"  # in <answer>, likewise
+STAGE2_INSTRUCTION = (
+    "Answer the question from the documents. Think about each document by its number and say whether it "
+    f"{HELPS} or {HELPS_NOT}, rank those that the answer rests on, best first, and answer briefly. Write\n"
+    "<think>[i] ... [j] ...</think>\n<rank>[i] > [j]</rank>\n<answer>...</answer>\n"
+    f"If none helps, write <rank>{NONE}</rank> and <answer>{UNKNOWN}</answer>."
+)
+TAGS = ("think", "rank", "answer")
+# `HELPS_NOT` and what models write in its place
+DISMISSAL = re.compile(
+    r"\b(?:do(?:es)?(?:\s+not|n['’]t)\s+help|irrelevant|unhelpful|not\s+(?:relevant|helpful|useful))\b", re.IGNORECASE
+)
 
 
 def clip(text: str, max_chars: int) -> str:
@@ -24,8 +41,13 @@ def clip(text: str, max_chars: int) -> str:
 
 
 def plain(text: str) -> str:
-    """Defuse a chat template's control tokens (`<|im_end|>`, `<|image_pad|>`, ...) in text that we did not write."""
-    return text.replace("<|", "< |")
+    """Defuse what would mean something to us in text that we did not write.
+
+    A chat template's control tokens (`<|im_end|>`, `<|image_pad|>`, ...), stage 2's tags and its document numbers lose
+    their form: `< |im_end|>`, `< /think>`, `(3)`.
+    """
+    text = re.sub(rf"<(?=\||\s*(?:/\s*)?(?:{'|'.join(TAGS)})\b)", "< ", text, flags=re.IGNORECASE)
+    return re.sub(r"\[\s*(\d+)\s*\]", r"(\1)", text)
 
 
 def stage1_prompt(question: str, document: Document, document_chars: int = 2000) -> list[dict]:
@@ -58,3 +80,94 @@ def parse_stage1(completion: str) -> tuple[str | None, str]:
     if not text:
         return None, "empty"
     return None, "extra text" if re.match(rf"({YES}|{NO})\b", text) else "neither word"
+
+
+def stage2_prompt(question: str, documents: Sequence[Document], document_chars: int = 2000) -> list[dict]:
+    """The list-wise prompt, as one conversational turn: instruction, question, numbered documents.
+
+    Args:
+        question: The user's question.
+        documents: In the order in which they are numbered, from 1. Each image becomes an `{"type": "image"}`
+            placeholder between its title and its text.
+        document_chars: Of each text, see `clip`.
+    """
+    opening = f"{STAGE2_INSTRUCTION}\nQuestion: {plain(question)}\n"
+    content: list[dict] = [{"type": "text", "text": opening}]
+    for number, document in enumerate(documents, start=1):
+        content.append({"type": "text", "text": f"[{number}] {plain(document.title)}\n"})
+        if document.image is not None:
+            content.append({"type": "image"})
+        ending = plain(clip(document.text, document_chars)) + "\n" if document.text else "\n"
+        content.append({"type": "text", "text": ending})
+    return [{"role": "user", "content": content}]
+
+
+@dataclass(frozen=True)
+class Stage2Output:
+    """What a stage 2 completion says.
+
+    Args:
+        reasoning: Inside `<think>`.
+        ranking: Document numbers inside `<rank>`, best first, from 1; empty for `none`.
+        answer: Inside `<answer>`.
+        failure: Why the completion is malformed; empty when it is well formed, and all else is empty when it is not.
+    """
+
+    reasoning: str = ""
+    ranking: tuple[int, ...] = ()
+    answer: str = ""
+    failure: str = ""
+
+
+def parse_stage2(completion: str, n_documents: int) -> Stage2Output:
+    """Read a stage 2 completion; it must match the grammar from its first to its last character.
+
+    Args:
+        completion: What the model said.
+        n_documents: How many documents the prompt numbered.
+
+    Returns:
+        Well formed, or with a `failure` out of `empty`, `no <tag>`, `unclosed <tag>`, `repeated <tag>`,
+        `wrong order`, `text outside the tags`, `empty think`, `empty answer`, `malformed rank`,
+        `rank out of range` and `rank repeats a document`.
+    """
+    text = completion.strip()
+    if not text:
+        return Stage2Output(failure="empty")
+    for tag in TAGS:
+        opened, closed = text.count(f"<{tag}>"), text.count(f"</{tag}>")
+        if opened > 1 or closed > 1:
+            return Stage2Output(failure=f"repeated <{tag}>")
+        if not opened:
+            return Stage2Output(failure=f"no <{tag}>")
+        if not closed:
+            return Stage2Output(failure=f"unclosed <{tag}>")
+    places = [text.index(mark) for tag in TAGS for mark in (f"<{tag}>", f"</{tag}>")]
+    if places != sorted(places):
+        return Stage2Output(failure="wrong order")
+    match = re.fullmatch(r"<think>(.*)</think>\s*<rank>(.*)</rank>\s*<answer>(.*)</answer>", text, flags=re.DOTALL)
+    if not match:
+        return Stage2Output(failure="text outside the tags")
+    reasoning, rank, answer = (part.strip() for part in match.groups())
+    if not reasoning:
+        return Stage2Output(failure="empty think")
+    if not answer:
+        return Stage2Output(failure="empty answer")
+    if rank == NONE:
+        return Stage2Output(reasoning, (), answer)
+    if not re.fullmatch(r"\[[0-9]+\](\s*>\s*\[[0-9]+\])*", rank):
+        return Stage2Output(failure="malformed rank")
+    ranking = citations(rank)
+    if not all(1 <= number <= n_documents for number in ranking):
+        return Stage2Output(failure="rank out of range")
+    if len(set(ranking)) < len(ranking):
+        return Stage2Output(failure="rank repeats a document")
+    return Stage2Output(reasoning, ranking, answer)
+
+
+def citations(text: str) -> tuple[int, ...]:
+    """The document numbers that `text` cites as `[3]`, in order, repeated as often as they are cited.
+
+    Only nine digits are read: longer numbers are out of range either way, and `int` refuses very long ones.
+    """
+    return tuple(int(number[:9]) for number in re.findall(r"\[([0-9]+)\]", text))

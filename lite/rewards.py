@@ -1,13 +1,19 @@
 """What is rewarded. Plain functions with the signature that TRL calls: `f(completions, **columns) -> list[float]`.
 
 The paper's formulas are not public at the time of writing; these are our choices. Weights are set by the recipe.
+A completion is one assistant turn, `[{"role": "assistant", "content": text}]`; every reward lies in [0, 1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Sequence
 
-from lite.prompts import parse_stage1
+from lite.metrics.answers import exact_match, token_f1
+from lite.prompts import DISMISSAL, UNKNOWN, citations, parse_stage1, parse_stage2
+
+# ------------------------------------------------------------------------------------------------------------ stage 1
 
 
 def label(completions: list[list[dict]], label: list[str], log_extra: Callable, **_: object) -> list[float]:
@@ -27,3 +33,119 @@ def label(completions: list[list[dict]], label: list[str], log_extra: Callable, 
 def format(completions: list[list[dict]], **_: object) -> list[float]:
     """Stage 1: 1 when the completion is exactly one of the two words, else 0."""
     return [float(parse_stage1(completion[0]["content"])[0] is not None) for completion in completions]
+
+
+# ------------------------------------------------------------------------------------------------------------ stage 2
+
+MIN_WORDS = 2  # that the chain must say of a document for it to count as discussed: its title, and that it helps
+
+
+def stage2_format(
+    completions: list[list[dict]], stage1_order: list[list[int]], log_extra: Callable, **_: object
+) -> list[float]:
+    """1 when the completion follows the grammar, else 0. Logs why not.
+
+    Args:
+        stage1_order: The numbers of the prompt's documents in the order of their stage 1 scores, best first.
+        log_extra: TRL's hook for further columns of the completions table.
+    """
+    failures = [
+        parse_stage2(completion[0]["content"], len(order)).failure
+        for completion, order in zip(completions, stage1_order, strict=True)
+    ]
+    log_extra("format_failure", failures)
+    return [float(not failure) for failure in failures]
+
+
+def ranking(
+    completions: list[list[dict]], stage1_order: list[list[int]], relevant: list[list[int]], **_: object
+) -> list[float]:
+    """nDCG of the final order (`<rank>`, then the rest in stage 1's order) times the F1 of `<rank>` as a set.
+
+    nDCG alone would not mind `<rank>` listing everything, F1 alone would not mind its order.
+
+    Args:
+        relevant: The numbers of the relevant documents; empty where the prompt holds none: then only `none` is right.
+    """
+    rewards = []
+    for completion, order, wanted in zip(completions, stage1_order, relevant, strict=True):
+        output = parse_stage2(completion[0]["content"], len(order))
+        if output.failure:
+            rewards.append(0.0)
+        elif not wanted:
+            rewards.append(float(not output.ranking))
+        else:
+            rewards.append(ndcg(final_order(output.ranking, order), wanted) * set_f1(output.ranking, wanted))
+    return rewards
+
+
+def answer(
+    completions: list[list[dict]],
+    stage1_order: list[list[int]],
+    relevant: list[list[int]],
+    answers: list[list[str]],
+    log_extra: Callable,
+    **_: object,
+) -> list[float]:
+    """Of `<answer>`: the mean of exact match and token F1, each with the best accepted answer.
+
+    F1 alone would pay 2/3 for naming both of two choices (`yes no`), more than an honest guess gets.
+
+    Args:
+        answers: Accepted answers. Where no document of the prompt is relevant, only `not in the documents` is.
+    """
+    log_extra("accepted", [" | ".join(accepted) for accepted in answers])
+    rewards = []
+    for completion, order, wanted, accepted in zip(completions, stage1_order, relevant, answers, strict=True):
+        output = parse_stage2(completion[0]["content"], len(order))
+        right = accepted if wanted else [UNKNOWN]
+        value = (exact_match(output.answer, right) + token_f1(output.answer, right)) / 2
+        rewards.append(0.0 if output.failure else value)
+    return rewards
+
+
+def grounding(completions: list[list[dict]], stage1_order: list[list[int]], **_: object) -> list[float]:
+    """Share of the ranked documents that the chain discusses and does not dismiss; 0 if it cites what does not exist.
+
+    Where `<rank>` says `none`: share of all documents that the chain dismisses. See `DISMISSAL` for its words.
+    """
+    rewards = []
+    for completion, order in zip(completions, stage1_order, strict=True):
+        output = parse_stage2(completion[0]["content"], len(order))
+        cited = citations(output.reasoning)
+        if output.failure or not all(1 <= number <= len(order) for number in cited):
+            rewards.append(0.0)
+            continue
+        said = discussion(output.reasoning)
+        if output.ranking:
+            good = [number for number in output.ranking if number in said and not DISMISSAL.search(said[number])]
+            rewards.append(len(good) / len(output.ranking))
+        else:
+            rewards.append(sum(bool(DISMISSAL.search(said.get(number, ""))) for number in order) / len(order))
+    return rewards
+
+
+def discussion(reasoning: str) -> dict[int, str]:
+    """What a chain says of each document: all that follows its number up to the next one, if it is words enough."""
+    said: dict[int, str] = {}
+    _, *parts = re.split(r"\[([0-9]{1,4})\]", reasoning)
+    for number, text in zip(parts[::2], parts[1::2], strict=True):
+        said[int(number)] = f"{said.get(int(number), '')} {text}"
+    return {number: text for number, text in said.items() if len(re.findall(r"\w+", text)) >= MIN_WORDS}
+
+
+def final_order(ranked: Sequence[int], stage1_order: Sequence[int]) -> list[int]:
+    """The ranked documents first, the others behind them in stage 1's order."""
+    return [*ranked, *(number for number in stage1_order if number not in ranked)]
+
+
+def ndcg(order: Sequence[int], relevant: Sequence[int]) -> float:
+    """nDCG of a whole order with binary gains (Järvelin and Kekäläinen, 2002)."""
+    found = sum(1 / math.log2(place + 2) for place, number in enumerate(order) if number in relevant)
+    return found / sum(1 / math.log2(place + 2) for place in range(len(relevant)))
+
+
+def set_f1(chosen: Sequence[int], relevant: Sequence[int]) -> float:
+    """F1 of a set of documents against the relevant ones."""
+    shared = len(set(chosen) & set(relevant))
+    return 2 * shared / (len(chosen) + len(relevant))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -78,6 +79,7 @@ class Example:
         answers: Accepted short answers.
         category: The data set's own question type, for reports by kind.
         split: `train`, `dev` or `test`.
+        keywords: What an answer must contain, where the data set names it apart from the answers (WebQA).
     """
 
     id: str
@@ -87,3 +89,59 @@ class Example:
     answers: tuple[str, ...] = ()
     category: str = ""
     split: str = ""
+    keywords: str = ""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """All that happened to one question: what was found, kept, said and answered.
+
+    Args:
+        question: As asked.
+        documents: `id`, `kind`, `title`, `text` and, if it has a file, `image` of every document that was looked at.
+        retrieved: Ids in the order of retrieval.
+        scores: P(relevant) of stage 1 by id; empty where stage 1 did not run.
+        kept: Ids that stage 2 saw, in stage 1's order.
+        dropped: Ids that passed stage 1's threshold but not stage 2's budget, best first.
+        shown: `kept` in the order of the prompt: `[1]` in the reasoning is the first.
+        reasoning: The chain, citing documents as `[1]`.
+        cited: Ids that the answer rests on, best first (`<rank>`).
+        ranking: `cited`, then the rest of `kept` in stage 1's order.
+        answer: The answer; the raw text where the output was malformed.
+        raw: What the model said.
+        failure: Why the output is malformed; empty when it is well formed.
+        seconds: Time by step.
+    """
+
+    question: str
+    documents: tuple[dict, ...]
+    retrieved: tuple[str, ...]
+    scores: dict[str, float]
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+    shown: tuple[str, ...]
+    reasoning: str
+    cited: tuple[str, ...]
+    ranking: tuple[str, ...]
+    answer: str
+    raw: str
+    failure: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def format_ok(self) -> bool:
+        return not self.failure
+
+    def to_json(self) -> str:
+        """One line of JSON; `from_json` reads it back."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Trace:
+        """Raises LiteError where `line` is not what `to_json` wrote."""
+        try:
+            fields = json.loads(line)
+            lists = ("documents", "retrieved", "kept", "dropped", "shown", "cited", "ranking")
+            return cls(**{name: tuple(value) if name in lists else value for name, value in fields.items()})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise LiteError(f"This is not a trace ({error}). Give a file that lite wrote.") from error

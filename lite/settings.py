@@ -34,6 +34,7 @@ def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]
     """
     parser = TrlParser((config_class, ModelConfig), usage=f"lite train {command} --config FILE [--any_field value]")
     arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
+    arguments = merge_repeated(arguments, "--data")
     if "--help_all" in arguments:
         parser.print_help()
         raise SystemExit(0)
@@ -60,6 +61,23 @@ def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]
         )
         raise LiteError(f"The settings do not fit together: {error}{remedy}") from error
     return config, model_config
+
+
+def merge_repeated(arguments: Sequence[str], name: str) -> list[str]:
+    """`--data a --data b` to `--data a,b`, in the first one's place; argparse would keep the last alone."""
+    merged: list[str] = []
+    place = None
+    remaining = iter([part for a in arguments for part in (a.split("=", 1) if a.startswith(f"{name}=") else [a])])
+    for argument in remaining:
+        value = next(remaining, None) if argument == name else None
+        if value is None:
+            merged.append(argument)
+        elif place is None:
+            merged += [name, value]
+            place = len(merged) - 1
+        else:
+            merged[place] += f",{value}"
+    return merged
 
 
 def check_file(arguments: list[str], known: set[str]) -> None:
@@ -96,7 +114,8 @@ def print_help(config_class: type[GRPOConfig], command: str) -> None:
         "Runs, or continues, the training that FILE describes; recipes/*/ holds ready files with a comment on every "
         "value. A field on the command line wins over the file.\n"
     )
-    ours = [f for f in dataclasses.fields(config_class) if f.name in config_class.__annotations__]
+    of_trl = {f.name for f in dataclasses.fields(GRPOConfig)}
+    ours = [f for f in dataclasses.fields(config_class) if f.name not in of_trl or f.name == "num_completions_to_print"]
     common = [f for f in dataclasses.fields(config_class) if f.name in COMMON_FIELDS]
     for title, fields in (
         ("This stage", ours),

@@ -6,10 +6,10 @@ import dataclasses
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from datasets import Dataset
@@ -17,35 +17,50 @@ from peft import get_peft_model
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
-from transformers import PreTrainedModel, ProcessorMixin, set_seed
-from trl import GRPOConfig
+from transformers import ProcessorMixin, set_seed
 
 from lite import rewards
-from lite.adapters import base_fingerprint, save_adapter, write_card
+from lite.adapters import STAGE1, base_fingerprint, save_adapter, write_card
 from lite.callbacks import MetricsFile, ProgressLine
-from lite.datasets import flags
-from lite.datasets.pools import Corpus, Pair, training_pairs
+from lite.datasets.images import LazyImage
+from lite.datasets.pools import Pair
+from lite.datasets.problems import Problems
+from lite.datasets.sources import is_readable, load_training_pairs
 from lite.evaluate import stage1_report
-from lite.models import ModelConfig, load_model, lora_config
+from lite.models import ModelConfig, load_model, lora_config, vision_tokens
 from lite.prompts import NO, YES, stage1_prompt
-from lite.schema import LiteError
-from lite.trainer import StageTrainer, last_checkpoint
+from lite.schema import Document, LiteError
+from lite.trainer import StageConfig, StageTrainer, last_checkpoint
 
 logger = logging.getLogger(__name__)
 
-STAGE1 = "stage1"
+Row = TypeVar("Row")
+
 # A run may be continued with other values of these; everything else decides the result.
 FREE_SETTINGS = {"report_to", "logging_dir", "save_total_limit", "overwrite", "dry_run", "output_dir", "run_name"}
 
 
 @dataclass
-class Stage1Config(GRPOConfig):
-    """TRL's GRPOConfig and what stage 1 adds to it."""
+class RunConfig(StageConfig):
+    """What the runs of both stages share beyond TRL's GRPOConfig."""
 
     num_completions_to_print: int = field(
         default=0, metadata={"help": "Completions that TRL prints at every log; completions/*.parquet has them all."}
     )
-    data: str = field(default="flags", metadata={"help": "The data set. `flags` is bundled."})
+    data: str = field(
+        default="flags",
+        metadata={
+            "help": "The data set: `flags` (bundled), `webqa:DIR`, `multimodalqa:DIR` or `jsonl:FILE`. Repeated, or with "
+            "commas between, it is a mix."
+        },
+    )
+    data_weights: list[float] | None = field(
+        default=None,
+        metadata={"help": "Of a mix: how the training pairs divide among its data sets. Unset: all pairs of all."},
+    )
+    skip_broken: bool = field(
+        default=False, metadata={"help": "Leave out broken lines and images, with a count, instead of stopping."}
+    )
     limit: int | None = field(default=None, metadata={"help": "Use only the first N questions of each split."})
     document_chars: int = field(
         default=2000,
@@ -55,13 +70,29 @@ class Stage1Config(GRPOConfig):
         default=0.6, metadata={"help": "Share of the negatives that are easy to mistake; the rest are random."}
     )
     max_prompt_tokens: int = field(
-        default=4096, metadata={"help": "Pairs whose prompt is longer are left out, with a count; nothing is cut."}
+        default=4096, metadata={"help": "Rows whose prompt is longer are left out, with a count; nothing is cut."}
     )
-    min_recall: float = field(default=0.98, metadata={"help": "Recall on dev that the filter's threshold must keep."})
-    hard_pool_size: int = field(default=30, metadata={"help": "Documents per question in the report's hard pools."})
     overwrite: bool = field(default=False, metadata={"help": "Throw away what output_dir holds and start anew."})
     dry_run: bool = field(
         default=False, metadata={"help": "Print settings, data, prompt lengths and a memory estimate; train nothing."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.hard_share <= 1:
+            raise ValueError(f"hard_share is a share, from 0 to 1, not {self.hard_share}.")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit counts questions: {self.limit} would leave none.")
+
+
+@dataclass
+class Stage1Config(RunConfig):
+    """The settings of a stage 1 run."""
+
+    min_recall: float = field(default=0.98, metadata={"help": "Recall on dev that the filter's threshold must keep."})
+    hard_pool_size: int = field(default=30, metadata={"help": "Documents per question in the report's hard pools."})
+    report_questions: int = field(
+        default=500, metadata={"help": "Questions per data set that the report tunes on, and reports on, at most."}
     )
 
 
@@ -73,12 +104,13 @@ def train_stage1(config: Stage1Config, model_config: ModelConfig, console: Conso
     """
     folder = Path(config.output_dir)
     pairs = load_pairs(config)
-    check_images(pairs, console)
+    check_images((pair.document for pair in pairs), console)
     set_seed(config.seed)
     base, processor = load_model(model_config)
     settings = resolved_settings(config, model_config) | {"base_fingerprint": base_fingerprint(base)}
     claim_folder(folder, settings, config.overwrite)
-    pairs = drop_long(pairs, processor, config)
+    lengths = prompt_lengths(*pair_prompts(pairs, config.document_chars), processor)
+    pairs = drop_long(pairs, lengths, config.max_prompt_tokens)
     model = get_peft_model(base, lora_config(model_config), adapter_name=STAGE1)
     config.generation_kwargs = {"suppress_tokens": vision_tokens(base)} | (config.generation_kwargs or {})
     train(
@@ -110,59 +142,75 @@ def train_stage1(config: Stage1Config, model_config: ModelConfig, console: Conso
 
 
 def load_pairs(config: Stage1Config) -> list[Pair]:
-    """The training pairs of the data set."""
-    if config.data != "flags":
-        raise LiteError(f"Unknown data set {config.data!r}. Available: flags.")
-    examples = flags.load_examples("train")[: config.limit]
-    return training_pairs(examples, Corpus(flags.load_candidates("train")), config.hard_share, config.seed)
+    """The training pairs of the data set, or of the mix."""
+    problems = Problems(config.skip_broken)
+    pairs = load_training_pairs(
+        config.data, config.data_weights, config.limit, config.hard_share, config.seed, problems
+    )
+    if config.skip_broken:
+        pairs = [pair for pair in pairs if is_readable(pair.document, problems)]
+    if problems.messages:
+        logger.warning(problems.summary())
+    return pairs
 
 
-def check_images(pairs: Sequence[Pair], console: Console) -> None:
+def check_images(documents: Iterable[Document], console: Console) -> None:
     """Open every image once, so that a broken file ends the run before it starts and not at step 700."""
-    documents = {pair.document.id: pair.document for pair in pairs if pair.document.image is not None}
-    for document in track(documents.values(), "checking images", console=console, transient=True):
+    with_image = {document.id: document for document in documents if document.image is not None}
+    for document in track(with_image.values(), "checking images", console=console, transient=True):
         document.load_image()
 
 
-def drop_long(pairs: list[Pair], processor: ProcessorMixin, config: Stage1Config) -> list[Pair]:
-    """Leave out pairs whose prompt exceeds `max_prompt_tokens`."""
-    lengths = prompt_lengths(pairs, processor, config.document_chars)
-    kept = [pair for pair, length in zip(pairs, lengths, strict=True) if length <= config.max_prompt_tokens]
-    if len(kept) < len(pairs):
+def drop_long(rows: Sequence[Row], lengths: Sequence[int], max_prompt_tokens: int) -> list[Row]:
+    """Leave out the rows whose prompt is longer than `max_prompt_tokens`, with a count."""
+    kept = [row for row, length in zip(rows, lengths, strict=True) if length <= max_prompt_tokens]
+    if len(kept) < len(rows):
         logger.warning(
-            "%d of %d pairs are left out: their prompts exceed max_prompt_tokens (%d).",
-            len(pairs) - len(kept), len(pairs), config.max_prompt_tokens,
+            "%d of %d rows are left out: their prompts exceed max_prompt_tokens (%d).",
+            len(rows) - len(kept), len(rows), max_prompt_tokens,
         )  # fmt: skip
     if not kept:
         raise LiteError(
-            f"Every prompt exceeds max_prompt_tokens ({config.max_prompt_tokens}): the shortest has {min(lengths)}. "
+            f"Every prompt exceeds max_prompt_tokens ({max_prompt_tokens}): the shortest has {min(lengths)}. "
             "Raise it, or lower max_pixels or document_chars."
         )
     return kept
 
 
-def prompt_lengths(pairs: Sequence[Pair], processor: ProcessorMixin, document_chars: int) -> list[int]:
-    """Tokens of each prompt as the model will see it."""
-    prompts = [stage1_prompt(pair.example.question, pair.document, document_chars) for pair in pairs]
-    texts = processor.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
+def prompt_lengths(
+    prompts: Sequence[list[dict]], documents: Sequence[Sequence[Document]], processor: ProcessorMixin
+) -> list[int]:
+    """Tokens of each prompt as the model will see it, with the images of the documents that it shows."""
+    texts = processor.apply_chat_template(list(prompts), add_generation_prompt=True, tokenize=False)
     tokens = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    for i, pair in enumerate(pairs):
-        if pair.document.image is not None:
-            size = _image_size(pair)
-            # one placeholder is in the text already
-            tokens[i] += processor._get_num_multimodal_tokens(image_sizes=[size])["num_image_tokens"][0] - 1
+    image_tokens: dict[str, int] = {}
+    for i, shown in enumerate(documents):
+        for document in shown:
+            if document.image is None:
+                continue
+            if document.id not in image_tokens:
+                sizes = processor._get_num_multimodal_tokens(image_sizes=[_image_size(document)])
+                image_tokens[document.id] = sizes["num_image_tokens"][0]
+            tokens[i] += image_tokens[document.id] - 1  # one placeholder is in the text already
     return tokens
 
 
-def _image_size(pair: Pair) -> tuple[int, int]:
+def _image_size(document: Document) -> tuple[int, int]:
     """(height, width); of a file only the header is read."""
-    image = pair.document.image
-    if callable(image):
-        width, height = image().size
+    if isinstance(document.image, LazyImage):
+        width, height = document.image.size()
+    elif callable(document.image):
+        width, height = document.image().size
     else:
-        with Image.open(image) as opened:
+        with Image.open(document.image) as opened:
             width, height = opened.size
     return height, width
+
+
+def pair_prompts(pairs: Sequence[Pair], document_chars: int) -> tuple[list[list[dict]], list[tuple[Document, ...]]]:
+    """The prompts of stage 1 and the document of each."""
+    prompts = [stage1_prompt(pair.example.question, pair.document, document_chars) for pair in pairs]
+    return prompts, [(pair.document,) for pair in pairs]
 
 
 def prompt_dataset(pairs: Sequence[Pair], document_chars: int) -> Dataset:
@@ -170,19 +218,16 @@ def prompt_dataset(pairs: Sequence[Pair], document_chars: int) -> Dataset:
 
     def to_rows(batch: dict[str, list]) -> dict[str, list]:
         drawn = [pairs[i] for i in batch["pair"]]
+        # A batch holds every pair as often as there are completions: open its image once.
+        with_image = {pair.document.id: pair.document for pair in drawn if pair.document.image is not None}
+        images = {i: [document.load_image()] for i, document in with_image.items()}
         return {
             "prompt": [stage1_prompt(pair.example.question, pair.document, document_chars) for pair in drawn],
-            "images": [[pair.document.load_image()] if pair.document.image is not None else [] for pair in drawn],
+            "images": [images.get(pair.document.id, []) for pair in drawn],
             "label": [YES if pair.relevant else NO for pair in drawn],
         }
 
     return Dataset.from_dict({"pair": range(len(pairs))}).with_transform(to_rows)
-
-
-def vision_tokens(model: PreTrainedModel) -> list[int]:
-    """Tokens that stand for pixels. One of them in a completion would claim pixels that are not there."""
-    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    return [value for name, value in model.config.to_dict().items() if name in names and value is not None]
 
 
 def train(trainer: StageTrainer, console: Console) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.state import AcceleratorState
+from trl import GRPOConfig
 
 from lite.cli import main
 from lite.models import ModelConfig
@@ -14,7 +15,8 @@ from lite.settings import parse
 from lite.train import Stage1Config
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*/stage1.yaml"))
-OURS = [field for field in Stage1Config.__annotations__ if field != "num_completions_to_print"]
+OF_TRL = {field.name for field in dataclasses.fields(GRPOConfig)}
+OURS = [field.name for field in dataclasses.fields(Stage1Config) if field.name not in OF_TRL]
 OURS += [field.name for field in dataclasses.fields(ModelConfig)]
 
 

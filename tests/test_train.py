@@ -27,7 +27,7 @@ from lite.models import ModelConfig, load_model
 from lite.prompts import stage1_prompt
 from lite.schema import Document, Example, LiteError
 from lite.scoring import encode
-from lite.train import Stage1Config, check_images, claim_folder, drop_long, prompt_lengths
+from lite.train import check_images, claim_folder, drop_long, pair_prompts, prompt_lengths
 
 QUICK = [
     "train", "stage1", "--config", "recipes/tiny/stage1.yaml", "--limit", "8", "--max_steps", "4", "--save_steps", "1",
@@ -126,7 +126,7 @@ def test_broken_image_ends_the_run_before_it_starts(tmp_path: Path, content: byt
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(LiteError, match=r"img:xx.*flag\.png.*(Restore|Replace)"):
-        check_images([broken_pair(path)], Console(quiet=True))
+        check_images([broken_pair(path).document], Console(quiet=True))
 
 
 def test_prompt_lengths_are_what_the_model_sees(random_model) -> None:
@@ -138,25 +138,20 @@ def test_prompt_lengths_are_what_the_model_sees(random_model) -> None:
         encode(processor, [stage1_prompt(example.question, pair.document, 140)], [pair.document])["input_ids"].shape[1]
         for pair in pairs
     ]
-    assert prompt_lengths(pairs, processor, 140) == expected
+    assert prompt_lengths(*pair_prompts(pairs, 140), processor) == expected
 
 
-def test_long_prompts_are_dropped_with_a_count_and_never_all(
-    random_model, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
+def test_long_prompts_are_dropped_with_a_count_and_never_all(random_model, caplog: pytest.LogCaptureFixture) -> None:
     _, processor = random_model
     example = flags.load_examples("train")[0]
     pairs = [Pair(example, document, False) for document in example.documents]
-    lengths = prompt_lengths(pairs, processor, 140)
-    config = Stage1Config(output_dir=str(tmp_path), document_chars=140, use_cpu=True, bf16=False)
+    lengths = prompt_lengths(*pair_prompts(pairs, 140), processor)
     middle = sorted(lengths)[len(lengths) // 2]
-    config.max_prompt_tokens = middle
-    kept = drop_long(pairs, processor, config)
+    kept = drop_long(pairs, lengths, middle)
     assert len(kept) == sum(length <= middle for length in lengths)
-    assert f"{len(pairs) - len(kept)} of {len(pairs)} pairs are left out" in caplog.text
-    config.max_prompt_tokens = 3
+    assert f"{len(pairs) - len(kept)} of {len(pairs)} rows are left out" in caplog.text
     with pytest.raises(LiteError, match=f"the shortest has {min(lengths)}"):
-        drop_long(pairs, processor, config)
+        drop_long(pairs, lengths, 3)
 
 
 def test_interrupt_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

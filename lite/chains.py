@@ -1,0 +1,78 @@
+"""Reasoning chains composed from labels by rule: what the optional cold start before stage 2's GRPO learns to write.
+
+A chain says of each document, in the order of the prompt, whether it helps and which fact of it answers:
+
+    <think>[1] Flag of Peru does not help. [2] Chad: capital and government helps: The capital of Chad is N'Djamena.</think>
+    <rank>[2]</rank>
+    <answer>N'Djamena</answer>
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from lite.prompts import DISMISSAL, HELPS, HELPS_NOT, NONE, UNKNOWN, clip, plain
+from lite.schema import Document, Example, LiteError
+
+
+def compose_chain(example: Example, documents: Sequence[Document], document_chars: int) -> str:
+    """The completion that the labels of `example` call for.
+
+    Args:
+        example: Its `relevant` and first `answers` are used; `documents` need not be its pool.
+        documents: As the prompt numbers them. Where none is relevant, the answer is `not in the documents`.
+        document_chars: As in the prompt: a chain quotes nothing that the prompt does not show.
+
+    Raises:
+        LiteError: A document is relevant, but the first answer is missing or blank.
+    """
+    helpful = [number for number, document in enumerate(documents, start=1) if document.id in example.relevant]
+    if helpful and not "".join(example.answers[:1]).strip():
+        raise LiteError(f"Question {example.id!r} has no answer to compose a chain from. Label one, or leave it out.")
+    answer = plain(example.answers[0]) if helpful else UNKNOWN
+    thoughts = []
+    for number, document in enumerate(documents, start=1):
+        title = quote(document.title)
+        if not re.search(r"\w", title):
+            title = document.kind
+        if number not in helpful:
+            thoughts.append(f"[{number}] {title} {HELPS_NOT}.")
+            continue
+        others = [documents[i - 1] for i in helpful if i != number]
+        fact = found_fact(example, document, others, document_chars)
+        thoughts.append(f"[{number}] {title} {HELPS}: {quote(fact)}" if fact else f"[{number}] {title} {HELPS}.")
+    rank = " > ".join(f"[{number}]" for number in helpful) or NONE
+    return f"<think>{' '.join(thoughts)}</think>\n<rank>{rank}</rank>\n<answer>{answer}</answer>"
+
+
+def found_fact(example: Example, document: Document, others: Sequence[Document], document_chars: int) -> str:
+    """What a relevant document contributes, as a sentence; empty where the labels do not tell.
+
+    Of a text: the sentence that holds the answer, else the one that shares most words with the question. Of an image:
+    the answer itself, unless it stands in another relevant document.
+    """
+    answer = example.answers[0]
+    if document.text:
+        sentences = re.split(r"(?<=[.!?])\s+", clip(document.text, document_chars))
+        asked = set(re.findall(r"\w+", example.question.lower()))
+        return max(
+            sentences,
+            key=lambda sentence: (
+                mentions(sentence, answer),
+                len(asked & set(re.findall(r"\w+", sentence.lower()))),
+            ),
+        )
+    if any(mentions(f"{other.title}\n{other.text}", answer) for other in others):
+        return ""
+    return f"{answer}."
+
+
+def quote(text: str) -> str:
+    """As the prompt shows it, but for words that would dismiss the document: only the chain itself may say them."""
+    return DISMISSAL.sub("...", plain(text))
+
+
+def mentions(text: str, phrase: str) -> bool:
+    """Whether `phrase` stands in `text` as whole words, whatever the case."""
+    return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, flags=re.IGNORECASE) is not None

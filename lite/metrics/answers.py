@@ -1,0 +1,32 @@
+"""Exact match and token F1 of a short answer against the accepted ones, after SQuAD (Rajpurkar et al., 2016)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+
+def normalise(text: str) -> str:
+    """Lower case, without accents, punctuation and English articles, single spaces."""
+    bare = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).lower()
+    words = re.sub(r"[^\w\s]", " ", bare).split()
+    return " ".join(word for word in words if word not in ("a", "an", "the"))
+
+
+def exact_match(answer: str, accepted: Sequence[str]) -> float:
+    """1 when the answer equals an accepted one after `normalise`, else 0."""
+    return float(normalise(answer) in {normalise(other) for other in accepted})
+
+
+def token_f1(answer: str, accepted: Sequence[str]) -> float:
+    """The best F1 over shared words with any accepted answer, in [0, 1]."""
+    return max((_f1(normalise(answer).split(), normalise(other).split()) for other in accepted), default=0.0)
+
+
+def _f1(words: list[str], others: list[str]) -> float:
+    if not words or not others:
+        return float(words == others)
+    shared = sum((Counter(words) & Counter(others)).values())
+    return 2 * shared / (len(words) + len(others))

@@ -1,0 +1,456 @@
+"""Stage 2: rank and answer with a reasoning chain. A cold start where wanted, then GRPO, stacked on stage 1."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from peft import PeftModel
+from rich.console import Console
+from rich.progress import Progress
+from transformers import PrinterCallback, ProcessorMixin, ProgressCallback, set_seed
+from trl import SFTConfig, SFTTrainer
+
+from lite import rewards
+from lite.adapters import (
+    STAGE1,
+    STAGE2,
+    activate,
+    active,
+    add_adapter,
+    base_fingerprint,
+    copy_weights,
+    load_adapter,
+    load_weights,
+    read_card,
+    save_adapter,
+    write_card,
+)
+from lite.callbacks import MetricsFile, ProgressLine
+from lite.chains import compose_chain
+from lite.datasets.pools import CONFUSABLE, Corpus, draw_negative
+from lite.datasets.problems import Problems
+from lite.datasets.sources import load_candidates, load_examples, load_report_examples
+from lite.evaluate_stage2 import (
+    NOTHING_FOUND,
+    Budget,
+    answer_examples,
+    evidence_sentence,
+    evidence_test,
+    lexical_scores,
+    markdown,
+    plot_terms,
+    report_systems,
+    stage1_scores,
+    terminal_table,
+)
+from lite.listwise import Listing, arrange, say, select
+from lite.models import ModelConfig, load_model, lora_config, model_path, vision_tokens
+from lite.prompts import stage2_prompt
+from lite.schema import Document, Example, LiteError, Trace
+from lite.scoring import score
+from lite.train import RunConfig, check_images, claim_folder, drop_long, prompt_lengths, resolved_settings, train
+from lite.trainer import StageTrainer
+
+logger = logging.getLogger(__name__)
+
+INITIAL = "initial"  # a frozen copy of stage 2's adapter as GRPO finds it, for the KL reference
+REWARDS = [rewards.stage2_format, rewards.ranking, rewards.answer, rewards.grounding]
+
+
+@dataclass
+class Stage2Config(RunConfig):
+    """The settings of a stage 2 run."""
+
+    stage1_adapter: str | None = field(
+        default=None, metadata={"help": "Folder of stage 1's adapter. By default ../stage1/adapter, from output_dir."}
+    )
+    adapter_mode: str = field(
+        default="stack",
+        metadata={
+            "help": "`stack`: a new adapter on top of stage 1's, which stays as it is. `continue`: a copy of stage 1's "
+            "is trained on. `fresh`: a new adapter on the bare base, documents in BM25's order (no stage 1 at all).",
+            "choices": ["stack", "continue", "fresh"],
+        },
+    )
+    max_documents: int = field(default=6, metadata={"help": "Documents in a prompt, at most."})
+    unanswerable_share: float = field(
+        default=0.05, metadata={"help": "Share of the prompts that hold no relevant document."}
+    )
+    cold_start_steps: int = field(
+        default=0,
+        metadata={"help": "Supervised steps on chains composed from the labels, before GRPO. Instruct models need 0."},
+    )
+    cold_start_batch_size: int = field(default=16, metadata={"help": "Rows per step of the cold start."})
+    cold_start_learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of the cold start."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.max_documents < 1:
+            raise ValueError(f"max_documents is {self.max_documents}; a prompt needs at least one document.")
+        if not 0 <= self.unanswerable_share < 1:
+            raise ValueError(f"unanswerable_share is a share, from 0 to below 1, not {self.unanswerable_share}.")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training prompt and what is known of its answer."""
+
+    listing: Listing
+    example: Example
+
+    def relevant(self) -> list[int]:
+        """Numbers of the relevant documents in the prompt."""
+        return [n for n, d in enumerate(self.listing.documents, start=1) if d.id in self.example.relevant]
+
+
+def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Console) -> Path:
+    """Train stage 2 on the stage 1 adapter of the same profile. Returns the run folder.
+
+    Raises:
+        LiteError: Something in the settings, the data or the run folder needs the user.
+    """
+    folder = Path(config.output_dir)
+    set_seed(config.seed)
+    base, processor = load_model(model_config)
+    settings = resolved_settings(config, model_config) | {"base_fingerprint": base_fingerprint(base)}
+    stage1 = stage1_folder(config)
+    if stage1 is not None:
+        settings["stage1_hash"] = read_card(stage1)["hash"]
+    claim_folder(folder, settings, config.overwrite)
+    model = stacked_model(base, model_config, stage1, config.adapter_mode)
+    rows = training_rows(model, processor, config, stage1, console)
+    check_images((document for row in rows for document in row.listing.documents), console)
+    prompts = [stage2_prompt(row.listing.question, row.listing.documents, config.document_chars) for row in rows]
+    lengths = prompt_lengths(prompts, [row.listing.documents for row in rows], processor)
+    rows = drop_long(rows, lengths, config.max_prompt_tokens)
+
+    card = {
+        "stage": STAGE2,
+        "base": model_config.model_name_or_path,
+        "base_fingerprint": settings["base_fingerprint"],
+        "adapter_mode": config.adapter_mode,
+        "stage1_hash": settings.get("stage1_hash"),
+        "active": acting(config.adapter_mode),
+        "document_chars": config.document_chars,
+        "max_documents": config.max_documents,
+        "max_completion_length": config.max_completion_length,
+        "max_pixels": model_config.max_pixels,
+        "data": config.data,
+        "seed": config.seed,
+        "cold_start_steps": config.cold_start_steps,
+    }
+    if config.cold_start_steps:
+        cold_start(model, processor, rows, config, card, console)
+    config.generation_kwargs = {"suppress_tokens": vision_tokens(base)} | (config.generation_kwargs or {})
+    config.multi_objective_aggregation = "normalize_then_sum"  # each reward counts by its weight, not by its spread
+    train(
+        StageTrainer(
+            model=model,
+            reward_funcs=REWARDS,
+            args=config,
+            train_dataset=prompt_dataset(rows, config),
+            processing_class=processor,
+            callbacks=[MetricsFile(folder / "metrics.jsonl"), ProgressLine(console)],
+            reference=reference(model, model_config, config),
+        ),
+        console,
+    )
+    save_adapter(model, STAGE2, folder / "adapter", card)
+    report = stage2_report(model, processor, config, stage1, console)
+    write_card(folder / "adapter", card | {"hash": report["adapter_hash"], "metrics": headline(report)})
+    console.print(f"Adapter: {folder / 'adapter'}\nReport:  {folder / 'report.md'}", soft_wrap=True)
+    return folder
+
+
+def stage1_folder(config: Stage2Config) -> Path | None:
+    """Where stage 1's adapter is; None where there shall be none."""
+    if config.adapter_mode == "fresh":
+        return None
+    folder = Path(config.stage1_adapter or Path(config.output_dir).parent / STAGE1 / "adapter")
+    if not folder.exists():
+        raise LiteError(
+            f"Stage 2 is stacked on a stage 1 adapter, and {folder} does not exist. Train stage 1 first "
+            "(recipes/stage1.sh), or name another one with --stage1_adapter."
+        )
+    return folder
+
+
+def acting(adapter_mode: str) -> list[str]:
+    """The adapters that act together when stage 2 answers."""
+    return [STAGE1, STAGE2] if adapter_mode == "stack" else [STAGE2]
+
+
+def stacked_model(base, model_config: ModelConfig, stage1: Path | None, adapter_mode: str) -> PeftModel:
+    """The base with stage 1's adapter (frozen) and a new one for stage 2 (learning), acting as `adapter_mode` says."""
+    model = base if stage1 is None else load_adapter(base, stage1, STAGE1)
+    model = add_adapter(model, lora_config(model_config), STAGE2)
+    if adapter_mode == "continue":
+        copy_weights(model, STAGE1, STAGE2)
+    activate(model, acting(adapter_mode), trainable=STAGE2)
+    return model
+
+
+def reference(model: PeftModel, model_config: ModelConfig, config: Stage2Config) -> list[str]:
+    """The adapters of the KL reference: the policy as GRPO finds it.
+
+    That is base + stage 1, unless stage 2's adapter already does something: after a cold start, or as a copy of
+    stage 1's. Then a frozen copy of it stands in.
+    """
+    if config.beta == 0 or not (config.cold_start_steps or config.adapter_mode == "continue"):
+        return [STAGE1] if config.adapter_mode == "stack" else []
+    add_adapter(model, lora_config(model_config), INITIAL)
+    copy_weights(model, STAGE2, INITIAL)
+    activate(model, acting(config.adapter_mode), trainable=STAGE2)
+    return [INITIAL if name == STAGE2 else name for name in acting(config.adapter_mode)]
+
+
+# ------------------------------------------------------------------------------------------------------------- prompts
+
+
+def training_rows(
+    model: PeftModel, processor: ProcessorMixin, config: Stage2Config, stage1: Path | None, console: Console
+) -> list[Row]:
+    """One prompt for each training question: its relevant documents and those that stage 1 would let through too.
+
+    Twice as many irrelevant documents as fit are drawn, hard and random ones mixed as in stage 1, and scored; the best
+    of them fill the prompt. A share of the prompts loses its relevant documents, so that `none` is learnt.
+    """
+    examples = load_examples(config.data, "train", config.limit)
+    corpus = Corpus(load_candidates(config.data, "train", examples))
+    rng = random.Random(config.seed)
+    pools = [draw_pool(example, corpus, config, rng) for example in examples]
+    flat = [(e.question, document) for e, pool in zip(examples, pools, strict=True) for document in pool]
+    if stage1 is None:
+        scores = bm25_scores(examples, pools, corpus)
+        threshold, max_kept = -np.inf, config.max_documents
+    else:
+        card = read_card(stage1)
+        threshold, max_kept = card["threshold"], card["max_kept"]
+        progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+        with progress, active(model, [STAGE1]):
+            task = progress.add_task("scoring by stage 1", total=len(flat))
+            scores = score(
+                model, processor, flat, card["document_chars"], config.per_device_eval_batch_size,
+                lambda done: progress.advance(task, done),
+            )  # fmt: skip
+    parts = np.split(scores, np.cumsum([len(pool) for pool in pools])[:-1])
+    rows = []
+    for example, pool, part in zip(examples, pools, parts, strict=True):
+        relevant = [i for i, document in enumerate(pool) if document.id in example.relevant][: config.max_documents]
+        others = [i for i in select(part, threshold, max_kept, len(pool))[0] if pool[i].id not in example.relevant]
+        if rng.random() < config.unanswerable_share:
+            kept = (others or [i for i in range(len(pool)) if pool[i].id not in example.relevant])[
+                : config.max_documents
+            ]
+        else:
+            kept = relevant + others[: config.max_documents - len(relevant)]
+        best_first = [pool[i] for i in sorted(kept, key=lambda i: -part[i])]
+        rows.append(Row(arrange(example.question, best_first, config.seed), example))
+    rng.shuffle(rows)
+    return rows
+
+
+def draw_pool(example: Example, corpus: Corpus, config: Stage2Config, rng: random.Random) -> list[Document]:
+    """The relevant documents, and irrelevant ones drawn as in stage 1: twice as many as a prompt takes."""
+    relevant = [corpus.documents[corpus.position[i]] for i in sorted(example.relevant)]
+    confusable = corpus.confusable(example, CONFUSABLE)
+    own = [document for document in example.documents if document.id in corpus.position]
+    taken, negatives = set(example.relevant), []
+    for _ in range(2 * config.max_documents):
+        source = confusable if rng.random() < config.hard_share else own
+        negative = draw_negative(rng, source, corpus, rng.choice(relevant).kind, taken)
+        if negative is None:
+            break
+        taken.add(negative.id)
+        negatives.append(negative)
+    return relevant + negatives
+
+
+def bm25_scores(examples: Sequence[Example], pools: Sequence[Sequence[Document]], corpus: Corpus) -> np.ndarray:
+    """BM25 of every document of every pool, flat."""
+    scores = []
+    for example, pool in zip(examples, pools, strict=True):
+        of_corpus = corpus.bm25_scores(example.question)
+        scores += [of_corpus[corpus.position[document.id]] for document in pool]
+    return np.array(scores)
+
+
+def prompt_dataset(rows: Sequence[Row], config: Stage2Config, chains: bool = False) -> Dataset:
+    """The rows that a trainer draws from: with the columns of the rewards, or with composed chains to imitate.
+
+    Images are opened when a batch is drawn.
+    """
+
+    def to_columns(batch: dict[str, list]) -> dict[str, list]:
+        drawn = [rows[i] for i in batch["row"]]
+        # A batch holds every row as often as there are completions: open its images once.
+        images = {
+            i: [d.load_image() for d in rows[i].listing.documents if d.image is not None] for i in set(batch["row"])
+        }
+        columns = {
+            "prompt": [stage2_prompt(r.listing.question, r.listing.documents, config.document_chars) for r in drawn],
+            "images": [images[i] for i in batch["row"]],
+        }
+        if chains:
+            said = [compose_chain(r.example, r.listing.documents, config.document_chars) for r in drawn]
+            return columns | {"completion": [[{"role": "assistant", "content": text}] for text in said]}
+        return columns | {
+            "stage1_order": [list(r.listing.stage1_order) for r in drawn],
+            "relevant": [r.relevant() for r in drawn],
+            "answers": [list(r.example.answers) for r in drawn],
+        }
+
+    return Dataset.from_dict({"row": range(len(rows))}).with_transform(to_columns)
+
+
+# ---------------------------------------------------------------------------------------------------------- cold start
+
+
+def cold_start(
+    model: PeftModel, processor: ProcessorMixin, rows: Sequence[Row], config: Stage2Config, card: dict, console: Console
+) -> None:
+    """Teach stage 2's adapter the grammar by imitation of composed chains, once per run folder.
+
+    GRPO sharpens what a model sometimes does; a small model never opens the right tags by chance. The adapter after the
+    cold start is kept in `cold_start/`, so that its share in the result can be told from GRPO's.
+    """
+    folder = Path(config.output_dir) / "cold_start"
+    if (folder / "lite.json").exists():
+        load_weights(model, folder, STAGE2)
+        return
+    console.print(f"Cold start: {config.cold_start_steps} supervised steps on composed chains.", highlight=False)
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(folder),
+            max_steps=config.cold_start_steps,
+            per_device_train_batch_size=min(config.cold_start_batch_size, config.per_device_train_batch_size),
+            gradient_accumulation_steps=max(1, config.cold_start_batch_size // config.per_device_train_batch_size),
+            learning_rate=config.cold_start_learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=min(10, config.cold_start_steps // 5),
+            max_length=None,
+            bf16=config.bf16,
+            use_cpu=config.use_cpu,
+            gradient_checkpointing=config.gradient_checkpointing,
+            optim=config.optim,
+            seed=config.seed,
+            logging_steps=5,
+            save_strategy="no",
+            report_to="none",
+            remove_unused_columns=False,
+            dataloader_pin_memory=config.dataloader_pin_memory,
+        ),
+        train_dataset=prompt_dataset(rows, config, chains=True),
+        processing_class=processor,
+        callbacks=[MetricsFile(folder / "metrics.jsonl", "loss"), ProgressLine(console, "cold start", "loss")],
+    )
+    for replaced in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(replaced)
+    for parameter in model.parameters():  # as in StageTrainer
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    trainer.train()
+    save_adapter(model, STAGE2, folder, card | {"stage": "cold start"})
+
+
+# -------------------------------------------------------------------------------------------------------------- report
+
+BASE, STAGE1_BASE, COLD_START, FULL = "base", "stage 1 + base", "stage 1 + cold start", "stage 1 + stage 2"
+
+
+def stage2_report(
+    model: PeftModel, processor: ProcessorMixin, config: Stage2Config, stage1: Path | None, console: Console
+) -> dict:
+    """Answer the test split with and without what was trained; write `report.json`, `report.md`, plots, predictions.
+
+    Returns:
+        The report, as in `report.json`.
+    """
+    folder = Path(config.output_dir)
+    examples, corpus = report_examples(config)
+    full = FULL if stage1 is not None else "stage 2 alone"
+    lexical = lexical_scores(examples, corpus)
+    open_budget = Budget(
+        -np.inf, config.max_documents, config.max_documents, config.document_chars, config.max_completion_length,
+        config.per_device_eval_batch_size,
+    )  # fmt: skip
+    scores, budget = lexical, open_budget
+    if stage1 is not None:
+        card = read_card(stage1)
+        scores = stage1_scores(model, processor, examples, card, config.per_device_eval_batch_size, console)
+        budget = replace(open_budget, threshold=card["threshold"], max_kept=card["max_kept"])
+
+    def run(name: str, adapters: Sequence[str], scores: Sequence[np.ndarray], budget: Budget) -> list[Trace]:
+        path = folder / "predictions" / f"{name}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)  # of an earlier report on other weights
+        with active(model, adapters):
+            return answer_examples(model, processor, examples, scores, budget, path, console, name)
+
+    trained = acting(config.adapter_mode)
+    systems = {BASE: run(BASE, [], lexical, open_budget)}
+    if stage1 is not None:
+        systems[STAGE1_BASE] = run(STAGE1_BASE, [], scores, budget)
+    if config.cold_start_steps:
+        load_weights(model, folder / "cold_start", STAGE2)
+        systems[COLD_START] = run(COLD_START, trained, scores, budget)
+        load_weights(model, folder / "adapter", STAGE2)
+    systems[full] = run(full, trained, scores, budget)
+
+    def ask(listings: list[Listing]) -> list[str]:
+        said = {}
+        asked = [i for i, listing in enumerate(listings) if listing.documents]
+        with active(model, trained):
+            texts = say(
+                model, processor, [listings[i] for i in asked], budget.document_chars, budget.max_new_tokens,
+                budget.batch_size,
+            )  # fmt: skip
+        said = dict(zip(asked, texts, strict=True))
+        return [said.get(i, NOTHING_FOUND) for i in range(len(listings))]
+
+    report = {
+        "stage": STAGE2,
+        "data": config.data,
+        "seed": config.seed,
+        "adapter_mode": config.adapter_mode,
+        "adapter_hash": read_card(folder / "adapter")["hash"],
+        "stage1_hash": read_card(stage1)["hash"] if stage1 is not None else None,
+        "full": full,
+        "baseline": STAGE1_BASE if stage1 is not None else BASE,
+    }
+    report |= report_systems(examples, systems, full, report["baseline"])
+    report["evidence"] = evidence_test(systems[full], ask, examples)
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    plot_terms(folder)
+    notes = [
+        f"Data: {config.data}, {len(examples)} test questions; seed {config.seed}; adapter "
+        f"`{report['adapter_hash'][:12]}`. Intervals are 95 % bootstrap over questions. At most "
+        f"{config.max_documents} documents in a prompt."
+        + (" The embedded tiny model knows only flags." if model.config.name_or_path == model_path("tiny") else ""),
+        "",
+        f"`{BASE}` gets BM25's best documents, the others what stage 1 keeps. `{COLD_START}` is the adapter before GRPO.",
+    ]
+    (folder / "report.md").write_text(markdown(report, "Stage 2: rank and answer", notes) + "\n![reward](reward.png)\n")
+    console.print(terminal_table(report, f"Test split, {len(examples)} questions"))
+    if report["evidence"]["questions"]:
+        console.print(evidence_sentence(report["evidence"]), soft_wrap=True, highlight=False)
+    return report
+
+
+def report_examples(config: Stage2Config) -> tuple[list[Example], Corpus]:
+    """The questions that the report is on, and the documents that BM25 counts words in."""
+    _, examples, documents = load_report_examples([config.data], config.limit, Problems())
+    return examples, Corpus(documents)
+
+
+def headline(report: dict) -> dict[str, float]:
+    """The figures of the full system that belong on the adapter's card."""
+    return {name: round(figure["value"], 4) for name, figure in report["systems"][report["full"]].items()}
