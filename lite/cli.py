@@ -15,6 +15,11 @@ Explainable multimodal retrieval-augmented generation, trained on one 24 GB GPU.
 
 commands:
   train stage1   train the point-wise relevance filter and report on it
+  train stage2   train ranking and answering with a reasoning chain on top of it, and report on it
+  evaluate       answer the questions of a split; with --ablate, the table of variants
+  export         write a run's adapters as one ordinary PEFT adapter, or merged into the model
+  data           inspect, validate or cut a data set
+  metrics        the official figures of a WebQA or MultimodalQA submission
 
 `lite COMMAND --help` tells more. First steps: bash recipes/stage1.sh
 """
@@ -26,11 +31,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if arguments else 2
-    if arguments[:2] == ["train", "stage1"]:
-        return _guarded(_train_stage1, arguments[2:])
+    commands = {
+        ("train", "stage1"): _train_stage1,
+        ("train", "stage2"): _train_stage2,
+        ("evaluate",): _evaluate,
+        ("export",): _export,
+        ("data",): _data,
+        ("metrics",): _metrics,
+    }
+    for name, command in commands.items():
+        if tuple(arguments[: len(name)]) == name:
+            return _guarded(command, arguments[len(name) :])
     if arguments[0] == "train" and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
         print(
-            "usage: lite train stage1 --config FILE [--any_field value]\n\n`lite train stage1 --help` lists the fields."
+            "usage: lite train stage1|stage2 --config FILE [--any_field value]\n\n"
+            "`lite train stage1 --help` and `lite train stage2 --help` list the fields."
         )
         return 0 if len(arguments) > 1 else 2
     print(f"lite: unknown command: {' '.join(arguments)}\n\n{USAGE}", file=sys.stderr, end="")
@@ -45,17 +60,16 @@ def _guarded(command, arguments: list[str]) -> int:
     for library in ("bitsandbytes", "huggingface_hub", "transformers"):
         logging.getLogger(library).setLevel(logging.ERROR)
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    if _unsloth_wanted(arguments):
+    if command not in (_data, _metrics, _export) and _unsloth_wanted(arguments):
         import unsloth  # noqa: F401  must come before transformers and trl, which it patches
 
     from lite.schema import LiteError
 
     try:
-        command(arguments)
+        return command(arguments) or 0
     except LiteError as error:
         print(f"lite: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _unsloth_wanted(arguments: list[str]) -> bool:
@@ -68,19 +82,76 @@ def _unsloth_wanted(arguments: list[str]) -> bool:
     return torch.cuda.is_available()
 
 
+def _data(arguments: list[str]) -> int:
+    from lite.data_commands import data
+
+    return data(arguments)
+
+
+def _metrics(arguments: list[str]) -> int:
+    from lite.metric_commands import metrics
+
+    return metrics(arguments)
+
+
 def _train_stage1(arguments: list[str]) -> None:
-    import torch
     from rich.console import Console
 
     from lite.dry_run import dry_run_stage1
     from lite.settings import parse
     from lite.train import Stage1Config, train_stage1
 
-    if "--dry_run" in arguments and not torch.cuda.is_available():
-        arguments = [*arguments, "--use_cpu", "true"]  # else bf16 would be refused, and nothing is computed
-    config, model_config = parse(Stage1Config, "stage1", arguments)
-    console = Console()
-    (dry_run_stage1 if config.dry_run else train_stage1)(config, model_config, console)
+    config, model_config = parse(Stage1Config, "train stage1", _without_gpu(arguments))
+    (dry_run_stage1 if config.dry_run else train_stage1)(config, model_config, Console())
+
+
+def _train_stage2(arguments: list[str]) -> None:
+    from rich.console import Console
+
+    from lite.dry_run import dry_run_stage2
+    from lite.settings import parse
+    from lite.train_stage2 import Stage2Config, train_stage2
+
+    config, model_config = parse(Stage2Config, "train stage2", _without_gpu(arguments))
+    (dry_run_stage2 if config.dry_run else train_stage2)(config, model_config, Console())
+
+
+def _without_gpu(arguments: list[str]) -> list[str]:
+    """A dry run on a machine without a GPU: else bf16 would be refused, and nothing is computed."""
+    import torch
+
+    return (
+        [*arguments, "--use_cpu", "true"] if "--dry_run" in arguments and not torch.cuda.is_available() else arguments
+    )
+
+
+def _evaluate(arguments: list[str]) -> None:
+    from rich.console import Console
+
+    from lite.evaluate_command import EvaluateConfig, ablate, evaluate
+    from lite.settings import parse
+
+    # The recipe's output_dir is the run that is evaluated; one that is given here is where the results go.
+    arguments = ["--results" if argument == "--output_dir" else argument for argument in arguments]
+    config, model_config = parse(EvaluateConfig, "evaluate", arguments)
+    (ablate if config.ablate else evaluate)(config, model_config, Console())
+
+
+def _export(arguments: list[str]) -> None:
+    import argparse
+    from pathlib import Path
+
+    parser = argparse.ArgumentParser(prog="lite export", description="Write a run's adapters as one.")
+    parser.add_argument("--run", type=Path, required=True, help="A run folder, such as runs/tiny/stage2.")
+    parser.add_argument("--output_dir", type=Path, required=True, help="A new folder.")
+    parser.add_argument(
+        "--merge", action="store_true", help="Write a whole 16-bit model in place of an adapter; needs its memory."
+    )
+    options = parser.parse_args(arguments)
+
+    from lite.export import export
+
+    print(f"Written: {export(options.run, options.output_dir, options.merge)}")
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def markdown(report: dict) -> str:
     for kind, part in report["by_kind"].items():
         cells = [part[system][figure] for figure in ("auc", "recall@5") for system in ("base", "trained")]
         cells.append(part["bm25"]["recall@5"])
-        lines.append(f"| {kind} | {part['questions']} | " + " | ".join(cell(cell) for cell in cells) + " |")
+        lines.append(f"| {kind} | {part['questions']} | " + " | ".join(cell(value) for value in cells) + " |")
     lines += ["", "![reward](reward.png)", "", "![ROC](roc.png)", "", "![scores](scores.png)", ""]
     return "\n".join(lines)
 

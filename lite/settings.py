@@ -32,7 +32,7 @@ def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]
         LiteError: An unknown field, a wrong value or an unreadable file; the message names it.
         SystemExit: After `--help`, or where argparse refuses a value's type.
     """
-    parser = TrlParser((config_class, ModelConfig), usage=f"lite train {command} --config FILE [--any_field value]")
+    parser = TrlParser((config_class, ModelConfig), usage=f"lite {command} --config FILE [--any_field value]")
     arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
     arguments = merge_repeated(arguments, "--data")
     if "--help_all" in arguments:
@@ -48,7 +48,7 @@ def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]
         name = argument.removeprefix("--").split("=")[0].replace("-", "_").removeprefix("no_")
         if argument.startswith("--") and name not in known | {"config"}:
             raise LiteError(
-                f"Unknown argument --{name}{suggestion(name, known)} `lite train {command} --help` lists them."
+                f"Unknown argument --{name}{suggestion(name, known)} `lite {command} --help` lists them."
             )
     try:
         config, model_config = parser.parse_args_and_config(arguments)
@@ -109,7 +109,7 @@ def suggestion(name: str, known: set[str]) -> str:
 def print_help(config_class: type[GRPOConfig], command: str) -> None:
     """Our own fields and the common ones of TRL."""
     console = Console()
-    console.print(f"usage: lite train {command} --config FILE [--any_field value]\n", markup=False)
+    console.print(f"usage: lite {command} --config FILE [--any_field value]\n", markup=False)
     console.print(
         "Runs, or continues, the training that FILE describes; recipes/*/ holds ready files with a comment on every "
         "value. A field on the command line wins over the file.\n"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import logging
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import bm25s
 import numpy as np
@@ -18,6 +20,7 @@ from lite.schema import Document, Example, LiteError
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets DEBUG
 
 CONFUSABLE = 6  # hard negatives that a question's draws choose from: about two of them share its subject
+SAMPLE = 32  # documents that a random negative is chosen from, so that both kinds are among them
 SAME_KIND = 0.5  # share of the negatives that are drawn to be of the relevant document's kind
 
 
@@ -48,9 +51,22 @@ class Corpus:
             double = next(d.id for d in self.documents if d.id in seen or seen.add(d.id))
             raise LiteError(f"Two documents have the id {double!r}. Ids must be unique within a data set.")
         self._titles = [document.title for document in self.documents]
-        self._bm25 = bm25s.BM25()
+        self._of_kinds: dict[frozenset[str], list[int]] = {}
+
+    @cached_property
+    def _bm25(self) -> bm25s.BM25:
+        """Built when first asked for: a benchmark has a million documents, and mined negatives need no index."""
+        index = bm25s.BM25()
         tokens = [words(f"{d.title} {d.text}") for d in self.documents]
-        self._bm25.index(tokens if any(tokens) else [[""] for _ in tokens], show_progress=False)
+        index.index(tokens if any(tokens) else [[""] for _ in tokens], show_progress=False)
+        return index
+
+    def of_kinds(self, kinds: Iterable[str]) -> list[int]:
+        """Positions of the documents of these kinds, ascending."""
+        key = frozenset(kinds)
+        if key not in self._of_kinds:
+            self._of_kinds[key] = [i for i, document in enumerate(self.documents) if document.kind in key]
+        return self._of_kinds[key]
 
     def bm25_scores(self, question: str) -> np.ndarray:
         """BM25 of every document, `[n]`."""
@@ -85,15 +101,22 @@ def hard_pool(example: Example, corpus: Corpus, size: int = 30) -> Example:
     return replace(example, documents=tuple(pool))
 
 
-def training_pairs(examples: Sequence[Example], corpus: Corpus, hard_share: float, seed: int) -> list[Pair]:
+def training_pairs(
+    examples: Sequence[Example], corpus: Corpus, hard_share: float, seed: int, mined: bool = False
+) -> list[Pair]:
     """Balanced pairs in random order: every relevant document of every question, and as many irrelevant ones.
+
+    Which negatives are hard and which are easy depends on where the questions' pools come from. Pools drawn at random:
+    the hard ones are `Corpus.confusable`, the easy ones come from the pool. Mined pools: the hard ones come from the
+    pool, as long as it has any, and then are `Corpus.confusable`; the easy ones come from the whole corpus.
 
     Args:
         examples: The training split.
         corpus: Where negatives come from; it must hold no document of another split.
-        hard_share: Share of the negatives that are confusable; the rest come from the example's own pool. Half
-            of either are of the relevant document's kind, or the kind alone would tell the label.
+        hard_share: Share of the negatives that are hard. Half of either are of the relevant document's kind, or the
+            kind alone would tell the label.
         seed: Decides the draws and the order.
+        mined: Whether the pools hold negatives that were mined for their question.
 
     Raises:
         LiteError: A question has no relevant document, or names one that the corpus does not hold.
@@ -103,20 +126,19 @@ def training_pairs(examples: Sequence[Example], corpus: Corpus, hard_share: floa
     rng = random.Random(seed)
     pairs = []
     for example in examples:
-        if not example.relevant:
-            raise LiteError(f"Question {example.id!r} has no relevant document. Label one, or remove the question.")
-        missing = sorted(example.relevant - corpus.position.keys())
-        if missing:
-            raise LiteError(
-                f"Question {example.id!r} names the relevant document {missing[0]!r}, which does not exist."
-            )
-        confusable = corpus.confusable(example, CONFUSABLE)
+        positives = relevant_documents(example, corpus)
         own = [document for document in example.documents if document.id in corpus.position]
+        if mined:
+            negatives = [document for document in own if document.id not in example.relevant]
+            hard, easy = negatives or corpus.confusable(example, CONFUSABLE), None
+        else:
+            hard, easy = corpus.confusable(example, CONFUSABLE), own
         taken = set(example.relevant)
-        for document_id in sorted(example.relevant):
-            positive = corpus.documents[corpus.position[document_id]]
+        for positive in positives:
             pairs.append(Pair(example, positive, True))
-            source = confusable if rng.random() < hard_share else own
+            source = hard if rng.random() < hard_share else easy
+            if source is None:
+                source = rng.choices(corpus.documents, k=SAMPLE)
             negative = draw_negative(rng, source, corpus, positive.kind, taken)
             if negative is None:
                 raise LiteError(f"Question {example.id!r}: every document is relevant; nothing is left as a negative.")
@@ -126,14 +148,34 @@ def training_pairs(examples: Sequence[Example], corpus: Corpus, hard_share: floa
     return pairs
 
 
+def relevant_documents(example: Example, corpus: Corpus) -> list[Document]:
+    """The example's relevant documents, by id. Raises LiteError where there is none or one is not in the corpus."""
+    if not example.relevant:
+        raise LiteError(f"Question {example.id!r} has no relevant document. Label one, or remove the question.")
+    missing = sorted(i for i in example.relevant if i not in corpus.position)
+    if missing:
+        raise LiteError(f"Question {example.id!r} names the relevant document {missing[0]!r}, which does not exist.")
+    return [corpus.documents[corpus.position[i]] for i in sorted(example.relevant)]
+
+
 def draw_negative(
     rng: random.Random, source: Sequence[Document], corpus: Corpus, kind: str, taken: set[str]
 ) -> Document | None:
     """A document of `source` that is not taken, half of the time of the given kind; else one of the corpus."""
     kinds = {kind} if rng.random() < SAME_KIND else {document.kind for document in source}
-    free = (
-        [document for document in source if document.kind in kinds and document.id not in taken]
-        or [document for document in corpus.documents if document.kind in kinds and document.id not in taken]
-        or [document for document in corpus.documents if document.id not in taken]
-    )
-    return rng.choice(free) if free else None
+    free = [document for document in source if document.kind in kinds and document.id not in taken]
+    if free:
+        return rng.choice(free)
+    for positions in (corpus.of_kinds(kinds), range(len(corpus.documents))):
+        skipped = sorted(p for p in map(corpus.position.get, taken) if p is not None and _holds(positions, p))
+        if len(positions) > len(skipped):
+            index = rng.choice(range(len(positions) - len(skipped)))
+            for position in skipped:  # count past those that are taken, without a copy of the million others
+                index += positions[index] >= position
+            return corpus.documents[positions[index]]
+    return None
+
+
+def _holds(ascending: Sequence[int], value: int) -> bool:
+    place = bisect.bisect_left(ascending, value)
+    return place < len(ascending) and ascending[place] == value

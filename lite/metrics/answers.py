@@ -11,7 +11,7 @@ from collections.abc import Sequence
 def normalise(text: str) -> str:
     """Lower case, without accents, punctuation and English articles, single spaces."""
     bare = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).lower()
-    words = re.sub(r"[^\w\s]", " ", bare).split()
+    words = re.sub(r"(?<!\d)\.|\.(?!\d)|[^\w\s.]", " ", bare).split()  # a decimal point is not punctuation
     return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
