@@ -13,12 +13,14 @@ from rich.table import Table
 from transformers import AutoProcessor
 from trl import GRPOConfig
 
-from lite.datasets.pools import Pair
 from lite.memory import estimate, shape_of
 from lite.models import ModelConfig, model_path
-from lite.prompts import stage1_prompt
+from lite.prompts import stage2_prompt
+from lite.schema import Document
 from lite.settings import COMMON_FIELDS
-from lite.train import Stage1Config, load_pairs, pair_prompts, prompt_lengths
+from lite.stage2_rows import unscored_rows
+from lite.train import RunConfig, Stage1Config, load_pairs, pair_prompts, prompt_lengths
+from lite.train_stage2 import Stage2Config
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +31,39 @@ DEFAULT_CARD_GIB = 24
 
 def dry_run_stage1(config: Stage1Config, model_config: ModelConfig, console: Console) -> None:
     """Print the settings, the data, the prompts' lengths and the memory estimate of a stage 1 run."""
-    console.print(settings_table(config, model_config))
     pairs = load_pairs(config)
-    lengths = lengths_or_guess(pairs, config, model_config, console)
+    what = f"{len(pairs)} pairs of a question and a document, half of them relevant"
+    dry_run(config, model_config, console, what, *pair_prompts(pairs, config.document_chars))
+
+
+def dry_run_stage2(config: Stage2Config, model_config: ModelConfig, console: Console) -> None:
+    """The same of a stage 2 run. Prompts are filled without stage 1's scores: as long, with other distractors."""
+    listings = [row.listing for row in unscored_rows(config)]
+    prompts = [stage2_prompt(listing.question, listing.documents, config.document_chars) for listing in listings]
+    what = f"{len(listings)} questions with up to {config.max_documents} documents each"
+    dry_run(config, model_config, console, what, prompts, [listing.documents for listing in listings], adapters=2)
+
+
+def dry_run(
+    config: RunConfig,
+    model_config: ModelConfig,
+    console: Console,
+    what: str,
+    prompts: Sequence[list[dict]],
+    documents: Sequence[Sequence[Document]],
+    adapters: int = 1,
+) -> None:
+    """Print everything about a run on `prompts`, which show `documents`."""
+    console.print(settings_table(config, model_config))
+    lengths = lengths_or_guess(prompts, documents, model_config, console)
     kept = [length for length in lengths if length <= config.max_prompt_tokens]
-    images = [pair.document.image is not None for pair in pairs]
+    images = [sum(document.image is not None for document in shown) for shown in documents]
     prompts_per_step = config.generation_batch_size // config.num_generations
     p50, p95, longest = np.percentile(kept or lengths, [50, 95, 100]).astype(int)
     console.print(
-        f"Data            {config.data}: {len(pairs)} pairs of a question and a document, half of them relevant; "
-        f"{len(pairs) - len(kept)} left out as too long\n"
-        f"Prompt tokens   p50 {p50}, p95 {p95}, max {longest}; images per prompt 0–1, mean {np.mean(images):.2f}\n"
+        f"Data            {config.data}: {what}; {len(lengths) - len(kept)} left out as too long\n"
+        f"Prompt tokens   p50 {p50}, p95 {p95}, max {longest}; "
+        f"images per prompt {min(images)}–{max(images)}, mean {np.mean(images):.2f}\n"
         f"A step          {prompts_per_step} prompts × {config.num_generations} generations of at most "
         f"{config.max_completion_length} tokens\n"
         f"Time per step   not known before the first step; `benchmarks/` holds what was measured",
@@ -50,15 +74,16 @@ def dry_run_stage1(config: Stage1Config, model_config: ModelConfig, console: Con
     if shape is None:
         console.print(f"Memory          no estimate: {model_config.model_name_or_path} is not a Qwen3-VL that we know")
         return
-    image_tokens = (model_config.max_pixels or 0) // PIXELS_PER_TOKEN
     memory = estimate(
         shape,
         prompt_tokens=int(longest),
-        image_tokens=image_tokens if any(images) else 0,
+        image_tokens=max(images) * ((model_config.max_pixels or 0) // PIXELS_PER_TOKEN),
         completion_tokens=config.max_completion_length,
         generation_batch=config.per_device_train_batch_size * config.steps_per_generation,
         train_batch=config.per_device_train_batch_size,
+        group=config.num_generations if config.shared_prompt else 1,
         lora_r=model_config.lora_r,
+        adapters=adapters,
         load_in_4bit=model_config.load_in_4bit,
         adam_bytes=2 if "8bit" in config.optim else 8,
         checkpointing=config.gradient_checkpointing,
@@ -68,7 +93,10 @@ def dry_run_stage1(config: Stage1Config, model_config: ModelConfig, console: Con
 
 
 def lengths_or_guess(
-    pairs: Sequence[Pair], config: Stage1Config, model_config: ModelConfig, console: Console
+    prompts: Sequence[list[dict]],
+    documents: Sequence[Sequence[Document]],
+    model_config: ModelConfig,
+    console: Console,
 ) -> list[int]:
     """Exact prompt lengths where the processor is at hand, else 4 characters a token and images at `max_pixels`."""
     limits = {} if model_config.max_pixels is None else {"max_pixels": model_config.max_pixels}
@@ -78,17 +106,17 @@ def lengths_or_guess(
     except (OSError, ValueError):
         console.print("The processor cannot be fetched: lengths are guessed at 4 characters a token.", style="yellow")
         image_tokens = (model_config.max_pixels or 512 * 512) // PIXELS_PER_TOKEN
-        return [_guess(pair, config.document_chars, image_tokens) for pair in pairs]
-    return prompt_lengths(*pair_prompts(pairs, config.document_chars), processor)
+        return [_guess(prompt, image_tokens) for prompt in prompts]
+    return prompt_lengths(prompts, documents, processor)
 
 
-def _guess(pair: Pair, document_chars: int, image_tokens: int) -> int:
-    prompt = stage1_prompt(pair.example.question, pair.document, document_chars)
-    characters = sum(len(part.get("text", "")) for part in prompt[0]["content"])
-    return characters // CHARS_PER_TOKEN + (image_tokens if pair.document.image is not None else 0)
+def _guess(prompt: list[dict], image_tokens: int) -> int:
+    parts = prompt[0]["content"]
+    characters = sum(len(part.get("text", "")) for part in parts)
+    return characters // CHARS_PER_TOKEN + image_tokens * sum(part["type"] == "image" for part in parts)
 
 
-def settings_table(config: Stage1Config, model_config: ModelConfig) -> Table:
+def settings_table(config: RunConfig, model_config: ModelConfig) -> Table:
     """Our fields, and those of TRL that recipes set."""
     table = Table(title="Settings", show_header=False)
     of_trl = {field.name for field in dataclasses.fields(GRPOConfig)} - set(COMMON_FIELDS)

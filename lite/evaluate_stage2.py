@@ -303,7 +303,7 @@ def terminal_table(report: dict, title: str) -> Table:
     table.add_column("")
     for name in report["systems"]:
         table.add_column(name, justify="right")
-    table.add_column(f"{report['full']} - {report['baseline']}", justify="right")
+    table.add_column(f"{report['full']} - {report['baseline']}", justify="right", no_wrap=True)
     for figure in FIGURES:
         values = [f"{found[figure]['value']:.3f}" for found in report["systems"].values()]
         table.add_row(figure, *values, cell(report["difference"][figure], signed=True))

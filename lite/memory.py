@@ -93,6 +93,7 @@ def estimate(
     generation_batch: int,
     train_batch: int,
     lora_r: int,
+    group: int = 1,
     adapters: int = 1,
     load_in_4bit: bool = True,
     adam_bytes: int = 8,
@@ -108,6 +109,7 @@ def estimate(
         generation_batch: Completions that are generated at once.
         train_batch: Completions per forward and backward pass.
         lora_r: Rank.
+        group: Completions that share one computation of their prompt; 1 where every completion repeats it.
         adapters: How many adapters are loaded; one of them is trained.
         load_in_4bit: NF4 or bfloat16 weights.
         adam_bytes: Optimiser state per trained weight: 8 for AdamW, 2 for its 8-bit form.
@@ -121,12 +123,13 @@ def estimate(
     trained = adapter * (4 + 4 + adam_bytes)  # fp32 weights and gradients
     adapter_bytes = trained + (adapters - 1) * adapter * 4
 
-    length = prompt_tokens + completion_tokens
-    # TRL prefills the prompts of all completions at once; of the layers only one is alive at a time.
-    kv_cache = generation_batch * length * shape.layers * 2 * shape.kv_heads * shape.head_dim * HALF
-    prefill = generation_batch * prompt_tokens * (3 * shape.hidden + 3 * shape.ff) * HALF
+    generated, trained_prompts = (max(1, batch // group) * prompt_tokens for batch in (generation_batch, train_batch))
+    # All prompts of a generation batch are prefilled at once; of the layers only one is alive at a time.
+    cached = generated + generation_batch * completion_tokens
+    kv_cache = cached * shape.layers * 2 * shape.kv_heads * shape.head_dim * HALF
+    prefill = generated * (3 * shape.hidden + 3 * shape.ff) * HALF
 
-    rows = train_batch * length
+    rows = trained_prompts + train_batch * completion_tokens  # tokens of a forward and backward pass
     # What the backward pass of one decoder layer keeps: norms, q, k, v, attention output, three of the feed-forward,
     # and fp32 copies that the LoRA branches make of their inputs.
     layer = rows * (6 * shape.hidden + 2 * shape.heads * shape.head_dim + 3 * shape.ff) * HALF
@@ -135,8 +138,8 @@ def estimate(
     activations = saved + layer + lora_inputs if checkpointing else shape.layers * (layer + lora_inputs)
     largest = max(inputs * outputs for inputs, outputs in shape.linears()) * HALF if load_in_4bit else 0
     vision_row = 4 * (4 * shape.vision["hidden_size"] + 2 * shape.vision["intermediate_size"]) * HALF
-    vision = train_batch * image_tokens * vision_row
-    prefill = max(prefill, generation_batch * image_tokens * vision_row)
+    vision = max(1, train_batch // group) * image_tokens * vision_row
+    prefill = max(prefill, max(1, generation_batch // group) * image_tokens * vision_row)
 
     # logits in bf16, then fp32 for the log-softmax, and their gradient
     logits = train_batch * (completion_tokens + 1) * shape.vocabulary * (HALF + 4 + 4)

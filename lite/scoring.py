@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
+from lite import shared_prompt
 from lite.prompts import NO, YES, stage1_prompt
 from lite.schema import Document, LiteError
 
@@ -29,7 +31,8 @@ def score(
         processor: Of the same model; pads on the left.
         pairs: (question, document).
         document_chars: As in training, see `stage1_prompt`.
-        batch_size: Pairs per forward pass. Pairs of similar length are put together, so that little is padding.
+        batch_size: Pairs per forward pass. Pairs of one question are put together: what their prompts share, the
+            instruction and the question, is computed once.
         progress: Called with the number of pairs that each batch finished.
 
     Returns:
@@ -37,14 +40,17 @@ def score(
     """
     yes, no = answer_tokens(processor)
     prompts = [stage1_prompt(question, document, document_chars) for question, document in pairs]
-    # Text length stands in for the number of tokens: images of one model have nearly one size.
-    by_length = sorted(range(len(pairs)), key=lambda i: (pairs[i][1].image is not None, _text_length(prompts[i])))
+    shares = shared_prompt.base_of(model).config.model_type in shared_prompt.FAMILIES
+    batches = _by_question(pairs, batch_size) if shares else _by_length(pairs, prompts, batch_size)
     scores = np.empty(len(pairs))
-    with evaluating(model):
-        for start in range(0, len(pairs), batch_size):
-            batch = by_length[start : start + batch_size]
+    with evaluating(model), shared_prompt.attending(model) if shares else nullcontext():
+        for batch in batches:
             inputs = encode(processor, [prompts[i] for i in batch], [pairs[i][1] for i in batch]).to(model.device)
-            logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].double()
+            if shares:
+                logits = shared_prompt.last_logits(model, **inputs)
+            else:
+                logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
+            logits = logits.double()
             scores[batch] = torch.sigmoid(logits[:, yes] - logits[:, no]).cpu().numpy()
             progress(len(batch))
     return scores
@@ -78,5 +84,24 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
         model.train(was_training)
 
 
-def _text_length(prompt: list[dict]) -> int:
-    return sum(len(part.get("text", "")) for part in prompt[0]["content"])
+def _by_question(pairs: Sequence[tuple[str, Document]], batch_size: int) -> list[list[int]]:
+    """Batches of one question each; questions with one document, which share the instruction, together."""
+    count = Counter(question for question, _ in pairs)
+    groups: dict[str | None, list[int]] = defaultdict(list)
+    for i, (question, _) in enumerate(pairs):
+        groups[question if count[question] > 1 else None].append(i)
+    return [batch for group in groups.values() for batch in _chunks(group, batch_size)]
+
+
+def _by_length(pairs: Sequence[tuple[str, Document]], prompts: list[list[dict]], batch_size: int) -> list[list[int]]:
+    """Batches of similar length, so that little is padding."""
+
+    # Text length stands in for the number of tokens: images of one model have nearly one size.
+    def length(i: int) -> tuple[bool, int]:
+        return pairs[i][1].image is not None, sum(len(part.get("text", "")) for part in prompts[i][0]["content"])
+
+    return _chunks(sorted(range(len(pairs)), key=length), batch_size)
+
+
+def _chunks(items: list[int], size: int) -> list[list[int]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -13,24 +13,15 @@ the repeated way, for P + G·C tokens in place of G·(P + C).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from peft import PeftModel
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    DynamicCache,
-    GenerationConfig,
-    LogitsProcessorList,
-    PreTrainedModel,
-    StoppingCriteriaList,
-)
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+
+from lite.shared_attention import ATTENTION, Packed, PromptCache, visibility
 
 # Model types whose positions `prompt_positions` knows and whose forward takes them and a 4-D mask.
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
@@ -99,6 +90,59 @@ def prompt_positions(
         image_grid_thw=images["image_grid_thw"],
         attention_mask=mask,
     )[0]
+
+
+@contextmanager
+def attending(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """`prepare` for a while."""
+    config = base_of(model).config.text_config
+    before = config._attn_implementation
+    prepare(model)
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def last_logits(
+    model: PreTrainedModel | PeftModel,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    pixel_values: torch.Tensor | None = None,
+    image_grid_thw: torch.Tensor | None = None,
+    **_: torch.Tensor,
+) -> torch.Tensor:
+    """The logits [N, V] behind each of N prompts, as the model's forward gives them, in one row without pads.
+
+    What all prompts begin with, up to the first image, is computed once; then come their ends, one behind the other.
+
+    Args:
+        input_ids: [N, L], left-padded, as the processor returns them, like the arguments that follow.
+    """
+    images = {} if pixel_values is None else {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw}
+    mask = attention_mask.bool()
+    vision = ([pixel_values], [image_grid_thw]) if images else None
+    positions = prompt_positions(model, input_ids, mask, vision)
+    prompts = [ids[real] for ids, real in zip(input_ids, mask, strict=True)]
+    shared = _common_prefix(prompts, base_of(model).config.image_token_id)
+    lengths = [len(prompt) - shared for prompt in prompts]
+    rest = [places[:, real][:, shared:] for places, real in zip(positions.unbind(1), mask, strict=True)]
+    return model(
+        input_ids=torch.cat([prompts[0][:shared], *(prompt[shared:] for prompt in prompts)])[None],
+        position_ids=torch.cat([positions[:, 0, mask[0]][:, :shared], *rest], 1)[:, None],
+        packed=Packed(shared, lengths),
+        logits_to_keep=torch.tensor(lengths, device=input_ids.device).cumsum(0) + shared - 1,
+        use_cache=False,
+        **images,
+    ).logits[0]
+
+
+def _common_prefix(prompts: Sequence[torch.Tensor], image_token: int) -> int:
+    """Tokens that all prompts begin with, short of an image (its tokens hide other pixels) and of any prompt's last."""
+    shortest = min(map(len, prompts)) - 1
+    heads = torch.stack([prompt[:shortest] for prompt in prompts])
+    differs = (heads != heads[0]).any(0) | (heads[0] == image_token)
+    return int(differs.int().argmax()) if differs.any() else shortest
 
 
 # ---- log-probs -------------------------------------------------------------------------------------------------------
@@ -191,7 +235,7 @@ def _packed_log_probs(model, ids, mask, length, group_size, vision, log_softmax)
             [torch.full((group_size,), width - 1, device=device), torch.arange(slots.shape[1], device=device) + width]
         ),
         use_cache=False,
-        **_visibility(prompt_mask, member, is_input),
+        **visibility(prompt_mask, member, is_input),
         **vision_inputs(vision),
     ).logits
     predicted = log_softmax(logits, torch.cat([completions[..., 0], pack(completions[..., 1:], 0)], 1))
@@ -206,126 +250,6 @@ def _packed_log_probs(model, ids, mask, length, group_size, vision, log_softmax)
         return (torch.cat([first, rest], -1) * is_token).flatten(0, 1)
 
     return tuple(unpack(values) for values in predicted)
-
-
-# ---- attention -------------------------------------------------------------------------------------------------------
-
-
-class Packed(NamedTuple):
-    """One packed row, for `attention`."""
-
-    prompt: int  # P
-    completions: list[int]  # tokens of each completion that are in the row; together S
-    mask: torch.Tensor | None  # [1, 1, S, P + S], True where a completion's token sees another; None: take them singly
-
-
-class PromptCache(NamedTuple):
-    """Keys and values of prompts that every completion of their groups reads, for `attention`."""
-
-    layers: list[tuple[torch.Tensor, torch.Tensor]]  # [U, heads, P, d] each
-    mask: torch.Tensor  # [U, P], False at pads
-
-
-def _visibility(prompt_mask: torch.Tensor, member: torch.Tensor, is_input: torch.Tensor) -> dict:
-    """The forward's keyword arguments that say who sees whom in packed rows.
-
-    Args:
-        prompt_mask: [U, P], False at pads.
-        member: [U, S], the completion that a token belongs to, -1 at pads.
-        is_input: [U, G, C - 1], the tokens of the completions.
-    """
-    prompt, suffix = prompt_mask.shape[1], member.shape[1]
-    variant = attention_variant(len(member), prompt, suffix)
-    if variant == "dense":
-        return {"attention_mask": _packed_mask(prompt_mask, member, 0)}
-    mask = _packed_mask(prompt_mask, member, prompt) if variant == "split" else None
-    return {"packed": Packed(prompt, is_input[0].sum(-1).tolist(), mask)}
-
-
-def attention_variant(rows: int, prompt: int, suffix: int) -> str:
-    """`dense`, `split` or `expand`, see `attention`."""
-    if rows > 1 or suffix == 0:
-        return "dense"
-    return "split" if suffix <= prompt else "expand"
-
-
-def _packed_mask(prompt_mask: torch.Tensor, member: torch.Tensor, start: int) -> torch.Tensor:
-    """Who sees whom in packed rows: [U, 1, P + S - start, P + S] bool, for the queries from `start` on."""
-    owner = torch.cat([torch.where(prompt_mask, -2, -1), member], 1)
-    query, key = owner[:, start:, None], owner[:, None, :]
-    visible = ((key == -2) | ((key == query) & (key >= 0))).tril(start)
-    # A pad sees itself: a softmax over nothing is NaN, and NaN times a zero gradient is NaN.
-    itself = torch.ones_like(visible[0]).triu(start).tril(start)
-    return (visible | itself)[:, None]
-
-
-def attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    packed: Packed | None = None,
-    prompt_cache: PromptCache | None = None,
-    **kwargs,
-) -> tuple[torch.Tensor, None]:
-    """transformers' sdpa attention, and two forms of its own for packed rows and one for decoding.
-
-    - `dense`, several rows: sdpa with the whole mask.
-    - `split`: the prompt by causal attention, which needs no mask, and the completions with a mask.
-    - `expand`: the prompt likewise, then each completion by itself against the prompt and itself.
-    - decoding: the keys and values of a prompt are read once for all completions of its group.
-    """
-    if packed is None and prompt_cache is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    if prompt_cache is not None:
-        output = _decode(query, key, value, *prompt_cache.layers[module.layer_idx], prompt_cache.mask, scaling)
-        return output.transpose(1, 2), None
-    prompt = packed.prompt
-    key, value = (repeat_kv(states, module.num_key_value_groups) for states in (key, value))
-    of_prompt = [states[:, :, :prompt] for states in (query, key, value)]
-    parts = [scaled_dot_product_attention(*of_prompt, is_causal=True, scale=scaling)]
-    if packed.mask is not None:
-        parts.append(scaled_dot_product_attention(query[:, :, prompt:], key, value, packed.mask, scale=scaling))
-    else:
-        rest = zip(*(states[:, :, prompt:].split(packed.completions, 2) for states in (query, key, value)), strict=True)
-        for own_query, own_key, own_value in rest:
-            length = own_query.shape[2]
-            parts.append(
-                scaled_dot_product_attention(
-                    own_query,
-                    torch.cat([of_prompt[1], own_key], 2),
-                    torch.cat([of_prompt[2], own_value], 2),
-                    query.new_ones(length, prompt + length, dtype=torch.bool).tril(prompt),
-                    scale=scaling,
-                )
-            )
-    return torch.cat(parts, 2).transpose(1, 2), None
-
-
-def _decode(query, key, value, prompt_key, prompt_value, prompt_mask, scaling) -> torch.Tensor:
-    """One new token per completion, [U * G, heads, 1, d], against its prompt and what it holds itself."""
-    rows, heads, _, size = query.shape
-    count, kv_heads, prompt, _ = prompt_key.shape
-    group, shared = rows // count, heads // kv_heads  # queries that read one key: G completions of `shared` heads each
-    of_group = query.view(count, group, kv_heads, shared, size).transpose(1, 2)
-    of_row = query.view(rows, kv_heads, shared, size)
-    on_prompt = of_group.reshape(count, kv_heads, group * shared, size) @ prompt_key.transpose(2, 3) * scaling
-    on_prompt = on_prompt.masked_fill(~prompt_mask[:, None, None], -torch.inf).view(*of_group.shape[:4], prompt)
-    on_own = (of_row @ key.transpose(2, 3) * scaling).view(count, group, kv_heads, shared, -1).transpose(1, 2)
-    weights = torch.cat([on_prompt, on_own], -1).softmax(-1, dtype=torch.float32).to(query.dtype)
-    on_prompt, on_own = weights.split([prompt, on_own.shape[-1]], -1)
-    output = (on_prompt.reshape(count, kv_heads, group * shared, prompt) @ prompt_value).view_as(of_group)
-    output = output + (on_own.transpose(1, 2).reshape(rows, kv_heads, shared, -1) @ value).view(
-        count, group, kv_heads, shared, size
-    ).transpose(1, 2)
-    return output.transpose(1, 2).reshape(rows, heads, 1, size)
-
-
-ATTENTION = "shared_prompt"
-AttentionInterface.register(ATTENTION, attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 # ---- generation ------------------------------------------------------------------------------------------------------
@@ -371,9 +295,9 @@ def _sample(
 ) -> torch.Tensor:
     """The loop of transformers' `_sample`, with the rows multiplied behind the prefill and not in front of it."""
     outputs = model(input_ids=input_ids, **inputs)
-    prompts = PromptCache(
-        [(layer.keys, layer.values) for layer in inputs["past_key_values"].layers], inputs["attention_mask"].bool()
-    )
+    mask = inputs["attention_mask"].bool()
+    layers = [(layer.keys, layer.values) for layer in inputs["past_key_values"].layers]
+    prompts = PromptCache(layers, None if mask.all() else mask)
     cache = DynamicCache()  # of the completions
     logits = outputs.logits[:, -1].repeat_interleave(group_size, 0)
     sequences = input_ids.repeat_interleave(group_size, 0)

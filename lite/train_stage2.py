@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
 from peft import PeftModel
 from rich.console import Console
-from rich.progress import Progress
 from transformers import PrinterCallback, ProcessorMixin, ProgressCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
@@ -33,10 +30,9 @@ from lite.adapters import (
     write_card,
 )
 from lite.callbacks import MetricsFile, ProgressLine
-from lite.chains import compose_chain
-from lite.datasets.pools import CONFUSABLE, Corpus, draw_negative
+from lite.datasets.pools import Corpus
 from lite.datasets.problems import Problems
-from lite.datasets.sources import load_candidates, load_examples, load_report_examples
+from lite.datasets.sources import load_report_examples
 from lite.evaluate_stage2 import (
     NOTHING_FOUND,
     Budget,
@@ -50,11 +46,11 @@ from lite.evaluate_stage2 import (
     stage1_scores,
     terminal_table,
 )
-from lite.listwise import Listing, arrange, say, select
+from lite.listwise import Listing, say
 from lite.models import ModelConfig, load_model, lora_config, model_path, vision_tokens
 from lite.prompts import stage2_prompt
-from lite.schema import Document, Example, LiteError, Trace
-from lite.scoring import score
+from lite.schema import Example, LiteError, Trace
+from lite.stage2_rows import Row, prompt_dataset, training_rows
 from lite.train import RunConfig, check_images, claim_folder, drop_long, prompt_lengths, resolved_settings, train
 from lite.trainer import StageTrainer
 
@@ -96,18 +92,6 @@ class Stage2Config(RunConfig):
             raise ValueError(f"max_documents is {self.max_documents}; a prompt needs at least one document.")
         if not 0 <= self.unanswerable_share < 1:
             raise ValueError(f"unanswerable_share is a share, from 0 to below 1, not {self.unanswerable_share}.")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One training prompt and what is known of its answer."""
-
-    listing: Listing
-    example: Example
-
-    def relevant(self) -> list[int]:
-        """Numbers of the relevant documents in the prompt."""
-        return [n for n, d in enumerate(self.listing.documents, start=1) if d.id in self.example.relevant]
 
 
 def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Console) -> Path:
@@ -179,6 +163,8 @@ def stage1_folder(config: Stage2Config) -> Path | None:
             f"Stage 2 is stacked on a stage 1 adapter, and {folder} does not exist. Train stage 1 first "
             "(recipes/stage1.sh), or name another one with --stage1_adapter."
         )
+    if "threshold" not in read_card(folder):
+        raise LiteError(f"Stage 1 in {folder} was stopped before its report: run recipes/stage1.sh again to finish it.")
     return folder
 
 
@@ -209,105 +195,6 @@ def reference(model: PeftModel, model_config: ModelConfig, config: Stage2Config)
     copy_weights(model, STAGE2, INITIAL)
     activate(model, acting(config.adapter_mode), trainable=STAGE2)
     return [INITIAL if name == STAGE2 else name for name in acting(config.adapter_mode)]
-
-
-# ------------------------------------------------------------------------------------------------------------- prompts
-
-
-def training_rows(
-    model: PeftModel, processor: ProcessorMixin, config: Stage2Config, stage1: Path | None, console: Console
-) -> list[Row]:
-    """One prompt for each training question: its relevant documents and those that stage 1 would let through too.
-
-    Twice as many irrelevant documents as fit are drawn, hard and random ones mixed as in stage 1, and scored; the best
-    of them fill the prompt. A share of the prompts loses its relevant documents, so that `none` is learnt.
-    """
-    examples = load_examples(config.data, "train", config.limit)
-    corpus = Corpus(load_candidates(config.data, "train", examples))
-    rng = random.Random(config.seed)
-    pools = [draw_pool(example, corpus, config, rng) for example in examples]
-    flat = [(e.question, document) for e, pool in zip(examples, pools, strict=True) for document in pool]
-    if stage1 is None:
-        scores = bm25_scores(examples, pools, corpus)
-        threshold, max_kept = -np.inf, config.max_documents
-    else:
-        card = read_card(stage1)
-        threshold, max_kept = card["threshold"], card["max_kept"]
-        progress = Progress(console=console, transient=True, disable=not console.is_terminal)
-        with progress, active(model, [STAGE1]):
-            task = progress.add_task("scoring by stage 1", total=len(flat))
-            scores = score(
-                model, processor, flat, card["document_chars"], config.per_device_eval_batch_size,
-                lambda done: progress.advance(task, done),
-            )  # fmt: skip
-    parts = np.split(scores, np.cumsum([len(pool) for pool in pools])[:-1])
-    rows = []
-    for example, pool, part in zip(examples, pools, parts, strict=True):
-        relevant = [i for i, document in enumerate(pool) if document.id in example.relevant][: config.max_documents]
-        others = [i for i in select(part, threshold, max_kept, len(pool))[0] if pool[i].id not in example.relevant]
-        if rng.random() < config.unanswerable_share:
-            kept = (others or [i for i in range(len(pool)) if pool[i].id not in example.relevant])[
-                : config.max_documents
-            ]
-        else:
-            kept = relevant + others[: config.max_documents - len(relevant)]
-        best_first = [pool[i] for i in sorted(kept, key=lambda i: -part[i])]
-        rows.append(Row(arrange(example.question, best_first, config.seed), example))
-    rng.shuffle(rows)
-    return rows
-
-
-def draw_pool(example: Example, corpus: Corpus, config: Stage2Config, rng: random.Random) -> list[Document]:
-    """The relevant documents, and irrelevant ones drawn as in stage 1: twice as many as a prompt takes."""
-    relevant = [corpus.documents[corpus.position[i]] for i in sorted(example.relevant)]
-    confusable = corpus.confusable(example, CONFUSABLE)
-    own = [document for document in example.documents if document.id in corpus.position]
-    taken, negatives = set(example.relevant), []
-    for _ in range(2 * config.max_documents):
-        source = confusable if rng.random() < config.hard_share else own
-        negative = draw_negative(rng, source, corpus, rng.choice(relevant).kind, taken)
-        if negative is None:
-            break
-        taken.add(negative.id)
-        negatives.append(negative)
-    return relevant + negatives
-
-
-def bm25_scores(examples: Sequence[Example], pools: Sequence[Sequence[Document]], corpus: Corpus) -> np.ndarray:
-    """BM25 of every document of every pool, flat."""
-    scores = []
-    for example, pool in zip(examples, pools, strict=True):
-        of_corpus = corpus.bm25_scores(example.question)
-        scores += [of_corpus[corpus.position[document.id]] for document in pool]
-    return np.array(scores)
-
-
-def prompt_dataset(rows: Sequence[Row], config: Stage2Config, chains: bool = False) -> Dataset:
-    """The rows that a trainer draws from: with the columns of the rewards, or with composed chains to imitate.
-
-    Images are opened when a batch is drawn.
-    """
-
-    def to_columns(batch: dict[str, list]) -> dict[str, list]:
-        drawn = [rows[i] for i in batch["row"]]
-        # A batch holds every row as often as there are completions: open its images once.
-        images = {
-            i: [d.load_image() for d in rows[i].listing.documents if d.image is not None] for i in set(batch["row"])
-        }
-        columns = {
-            "prompt": [stage2_prompt(r.listing.question, r.listing.documents, config.document_chars) for r in drawn],
-            "images": [images[i] for i in batch["row"]],
-        }
-        if chains:
-            said = [compose_chain(r.example, r.listing.documents, config.document_chars) for r in drawn]
-            return columns | {"completion": [[{"role": "assistant", "content": text}] for text in said]}
-        return columns | {
-            "stage1_order": [list(r.listing.stage1_order) for r in drawn],
-            "relevant": [r.relevant() for r in drawn],
-            "answers": [list(r.example.answers) for r in drawn],
-        }
-
-    return Dataset.from_dict({"row": range(len(rows))}).with_transform(to_columns)
 
 
 # ---------------------------------------------------------------------------------------------------------- cold start
@@ -375,7 +262,7 @@ def stage2_report(
         The report, as in `report.json`.
     """
     folder = Path(config.output_dir)
-    examples, corpus = report_examples(config)
+    examples, corpus = load_test_examples(config)
     full = FULL if stage1 is not None else "stage 2 alone"
     lexical = lexical_scores(examples, corpus)
     open_budget = Budget(
@@ -436,7 +323,7 @@ def stage2_report(
         f"{config.max_documents} documents in a prompt."
         + (" The embedded tiny model knows only flags." if model.config.name_or_path == model_path("tiny") else ""),
         "",
-        f"`{BASE}` gets BM25's best documents, the others what stage 1 keeps. `{COLD_START}` is the adapter before GRPO.",
+        f"`{BASE}` gets BM25's best documents, the others what stage 1 keeps; `{COLD_START}` is what GRPO began with.",
     ]
     (folder / "report.md").write_text(markdown(report, "Stage 2: rank and answer", notes) + "\n![reward](reward.png)\n")
     console.print(terminal_table(report, f"Test split, {len(examples)} questions"))
@@ -445,9 +332,9 @@ def stage2_report(
     return report
 
 
-def report_examples(config: Stage2Config) -> tuple[list[Example], Corpus]:
+def load_test_examples(config: Stage2Config) -> tuple[list[Example], Corpus]:
     """The questions that the report is on, and the documents that BM25 counts words in."""
-    _, examples, documents = load_report_examples([config.data], config.limit, Problems())
+    _, examples, documents = load_report_examples([config.data], config.limit, Problems(config.skip_broken))
     return examples, Corpus(documents)
 
 

@@ -1,0 +1,193 @@
+"""`lite evaluate`: the whole pipeline over a split, its official submission file, and the ablation table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from lite.adapters import STAGE1, STAGE2, activate, load_stack, read_card
+from lite.datasets import multimodalqa, webqa
+from lite.datasets.problems import Problems
+from lite.datasets.sources import load_examples, parse_spec
+from lite.evaluate_stage2 import (
+    Budget,
+    answer_examples,
+    markdown,
+    read_predictions,
+    report_systems,
+    stage1_scores,
+    terminal_table,
+)
+from lite.models import TINY, ModelConfig, load_model
+from lite.schema import Example, LiteError, Trace
+from lite.train_stage2 import FULL, STAGE1_BASE, Stage2Config, load_test_examples, train_stage2
+
+logger = logging.getLogger(__name__)
+
+SHIPPED = TINY.parent / "adapters"  # trained on the embedded model: what works before any training
+SUBMISSIONS = {"webqa": webqa.submission, "multimodalqa": multimodalqa.submission}
+# What each ablation changes in the recipe; see `ablate`.
+ABLATIONS = {
+    "no stage 1": {"adapter_mode": "fresh"},
+    "no ranking reward": {"reward_weights": [0.5, 0.0, 1.0, 0.5]},
+    "no answer reward": {"reward_weights": [0.5, 1.0, 0.0, 0.5]},
+    "continued, not stacked": {"adapter_mode": "continue"},
+}
+
+
+@dataclass
+class EvaluateConfig(Stage2Config):
+    """The settings of an evaluation: those of stage 2's recipe, and which questions."""
+
+    split: str = field(default="test", metadata={"help": "Which questions: `train`, `dev` (or `val`) or `test`."})
+    stage2_adapter: str | None = field(
+        default=None,
+        metadata={"help": "Folder of stage 2's adapter. By default the profile's run, else the one that is shipped."},
+    )
+    results: str | None = field(
+        default=None, metadata={"help": "Where to write. By default evaluation-<data>-<split> beside the run."}
+    )
+    ablate: bool = field(
+        default=False,
+        metadata={"help": "Train the variants of the recipe that are missing and put all of them in one table."},
+    )
+
+
+def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console) -> Path:
+    """Answer every question of a split; a stopped evaluation continues where it was. Returns the folder of results.
+
+    Writes `predictions.jsonl` (a trace per question), `submission.json` for the two benchmarks, `report.json` and
+    `report.md`.
+
+    Raises:
+        LiteError: Data or adapters need the user.
+    """
+    stage1, stage2 = find_adapters(config, model_config)
+    name, _ = parse_spec(config.data)
+    folder = Path(config.results or Path(config.output_dir).parent / f"evaluation-{name}-{config.split}")
+    folder.mkdir(parents=True, exist_ok=True)
+    problems = Problems(config.skip_broken)
+    examples = load_examples(config.data, config.split, config.limit, problems)
+    base, processor = load_model(model_config)
+    model = load_stack(base, stage1, stage2)
+    claim_predictions(folder, config, stage1, stage2)
+    cards = read_card(stage1), read_card(stage2)
+    scores = stage1_scores(model, processor, examples, cards[0], config.per_device_eval_batch_size, console)
+    activate(model, cards[1]["active"])
+    budget = Budget(
+        cards[0]["threshold"], cards[0]["max_kept"], cards[1]["max_documents"], cards[1]["document_chars"],
+        cards[1]["max_completion_length"], config.per_device_eval_batch_size,
+    )  # fmt: skip
+    path = folder / "predictions.jsonl"
+    traces = answer_examples(model, processor, examples, scores, budget, path, console)
+    if name in SUBMISSIONS:
+        write_submission(folder / "submission.json", name, examples, traces)
+    labelled = [i for i, example in enumerate(examples) if example.relevant and example.answers]
+    if labelled:
+        report = report_systems([examples[i] for i in labelled], {FULL: [traces[i] for i in labelled]}, FULL, FULL)
+        report |= {"data": config.data, "split": config.split, "full": FULL, "baseline": FULL}
+        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        notes = [f"Data: {config.data}, split {config.split}, {len(labelled)} labelled questions. Adapter {stage2}."]
+        (folder / "report.md").write_text(markdown(report, "Evaluation", notes))
+        console.print(terminal_table(report, f"{config.data}, {config.split}: {len(labelled)} questions"))
+    if problems.messages:
+        logger.warning(problems.summary())
+    console.print(f"Results: {folder}", soft_wrap=True)
+    return folder
+
+
+def find_adapters(config: EvaluateConfig, model_config: ModelConfig) -> tuple[Path, Path]:
+    """The two adapters: those named, else the profile's run, else (for the embedded model) the shipped ones."""
+    run = Path(config.output_dir)
+    trained = (run.parent / STAGE1 / "adapter", run / "adapter")
+    shipped = (SHIPPED / STAGE1, SHIPPED / STAGE2)
+    for default in (trained, shipped):
+        stage1 = Path(config.stage1_adapter or default[0])
+        stage2 = Path(config.stage2_adapter or default[1])
+        if stage1.exists() and stage2.exists() and (default is trained or model_config.model_name_or_path == "tiny"):
+            return stage1, stage2
+    missing = next(str(path) for path in trained if not path.exists())
+    raise LiteError(f"{missing} does not exist. Train it with recipes/stage2.sh, or name one with --stage2_adapter.")
+
+
+def claim_predictions(folder: Path, config: EvaluateConfig, stage1: Path, stage2: Path) -> None:
+    """Refuse to continue predictions that other adapters or other data made."""
+    now = {
+        "data": config.data, "split": config.split, "stage1_hash": read_card(stage1)["hash"],
+        "stage2_hash": read_card(stage2)["hash"],
+    }  # fmt: skip
+    path = folder / "evaluation.json"
+    if config.overwrite:
+        (folder / "predictions.jsonl").unlink(missing_ok=True)
+    elif path.exists() and json.loads(path.read_text()) != now:
+        raise LiteError(
+            f"{folder} holds predictions of other adapters or data. Give another --results, or --overwrite true."
+        )
+    path.write_text(json.dumps(now, indent=2) + "\n")
+
+
+def write_submission(path: Path, name: str, examples: Sequence[Example], traces: Sequence[Trace]) -> None:
+    """The file that the benchmark's own evaluator reads."""
+    submission = SUBMISSIONS[name]
+    rows = [submission(example, t.answer, t.cited) for example, t in zip(examples, traces, strict=True)]
+    path.write_text(
+        json.dumps({key: value for row in rows for key, value in row.items()}, ensure_ascii=False, indent=1)
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ ablation
+
+
+def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) -> Path:
+    """Train what is missing of the recipe and its variants, and put all systems in one table. Returns its folder.
+
+    Every variant is a run of its own, `ablation/<variant>/` beside the recipe's, from the same stage 1, seed and steps.
+    """
+    parent = Path(config.output_dir).parent
+    runs = {FULL: Path(config.output_dir)}
+    runs |= {name: parent / "ablation" / name.replace(" ", "-").replace(",", "") for name in ABLATIONS}
+    stage1 = config.stage1_adapter or str(parent / STAGE1 / "adapter")
+    for name, folder in runs.items():
+        if (folder / "report.json").exists() and not config.overwrite:
+            console.print(f"{name}: {folder} is there.", soft_wrap=True)
+            continue
+        console.rule(name)
+        changes = ABLATIONS.get(name, {}) | {"output_dir": str(folder), "stage1_adapter": stage1}
+        train_stage2(variant(config, changes), model_config, console)
+    reports = {name: json.loads((folder / "report.json").read_text()) for name, folder in runs.items()}
+    examples, _ = load_test_examples(config)
+    systems: dict[str, list[Trace]] = {}
+    for name, report in reports.items():
+        wanted = report["systems"] if name == FULL else [report["full"]]
+        for system in wanted:
+            found = read_predictions(runs[name] / "predictions" / f"{system}.jsonl")
+            systems[system if name == FULL else name] = [found[example.id] for example in examples]
+    report = report_systems(examples, systems, FULL, STAGE1_BASE)
+    report |= {
+        "data": config.data, "seed": config.seed, "full": FULL, "baseline": STAGE1_BASE,
+        "evidence": reports[FULL]["evidence"], "runs": {name: r["adapter_hash"] for name, r in reports.items()},
+    }  # fmt: skip
+    folder = parent / "ablation"
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    notes = [
+        f"Data: {config.data}, {len(examples)} test questions, seed {config.seed}. Each variant is trained from the "
+        "same stage 1 with the same steps; `no stage 1` has neither its adapter nor its filter.",
+    ]
+    (folder / "report.md").write_text(markdown(report, "Ablation", notes))
+    console.print(terminal_table(report, f"{len(examples)} test questions"))
+    console.print(f"Table: {folder / 'report.md'}", soft_wrap=True)
+    return folder
+
+
+def variant(config: EvaluateConfig, changes: dict) -> Stage2Config:
+    """The recipe's settings with some changed, as a run of its own."""
+    fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(Stage2Config) if f.init}
+    fields |= changes
+    fields["generation_batch_size"] = None  # TRL derives it anew
+    return Stage2Config(**fields)

@@ -1,0 +1,168 @@
+"""The prompts that stage 2 trains on: what stage 1 would let through, with everything relevant among it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from datasets import Dataset
+from peft import PeftModel
+from rich.console import Console
+from transformers import ProcessorMixin
+
+from lite.adapters import read_card
+from lite.chains import compose_chain
+from lite.datasets.pools import CONFUSABLE, Corpus, draw_negative, relevant_documents
+from lite.datasets.problems import Problems
+from lite.datasets.sources import load_candidates, load_examples
+from lite.evaluate_stage2 import stage1_scores
+from lite.listwise import Listing, arrange, select
+from lite.prompts import stage2_prompt
+from lite.schema import Document, Example, LiteError
+
+if TYPE_CHECKING:
+    from lite.train_stage2 import Stage2Config
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training prompt and what is known of its answer."""
+
+    listing: Listing
+    example: Example
+
+    def relevant(self) -> list[int]:
+        """Numbers of the relevant documents in the prompt."""
+        return [n for n, d in enumerate(self.listing.documents, start=1) if d.id in self.example.relevant]
+
+
+def training_rows(
+    model: PeftModel, processor: ProcessorMixin, config: Stage2Config, stage1: Path | None, console: Console
+) -> list[Row]:
+    """One prompt for each training question: its relevant documents and those that stage 1 would let through too.
+
+    Twice as many irrelevant documents as fit are drawn, hard and random ones mixed as in stage 1, and scored; the best
+    of them fill the prompt. A share of the prompts loses its relevant documents, so that `none` is learnt.
+    """
+    rng = random.Random(config.seed)
+    drawn = draw_pools(config, rng)
+    if stage1 is None:
+        scores, threshold, max_kept = [pool.lexical for pool in drawn], -np.inf, config.max_documents
+    else:
+        card = read_card(stage1)
+        threshold, max_kept = card["threshold"], card["max_kept"]
+        examples = [replace(pool.example, documents=pool.documents) for pool in drawn]
+        scores = stage1_scores(model, processor, examples, card, config.per_device_eval_batch_size, console)
+    return fill(drawn, scores, threshold, max_kept, config, rng)
+
+
+def unscored_rows(config: Stage2Config) -> list[Row]:
+    """Rows as long as those of a run, for a dry run that loads no model: BM25 stands in for stage 1."""
+    rng = random.Random(config.seed)
+    drawn = draw_pools(config, rng)
+    return fill(drawn, [pool.lexical for pool in drawn], -np.inf, 2 * config.max_documents, config, rng)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Documents that a prompt is filled from, the relevant ones first, and their BM25 scores `[documents]`."""
+
+    example: Example
+    documents: tuple[Document, ...]
+    lexical: np.ndarray
+
+
+def draw_pools(config: Stage2Config, rng: random.Random) -> list[Pool]:
+    """A pool for every training question of every data set."""
+    problems = Problems(config.skip_broken)
+    pools = []
+    for spec in [config.data]:
+        examples = load_examples(spec, "train", config.limit, problems)
+        corpus = Corpus(load_candidates(spec, "train", examples))
+        for example in examples:
+            documents = draw_pool(example, corpus, config, rng, mined=spec != "flags")
+            of_corpus = corpus.bm25_scores(example.question)
+            lexical = np.array([of_corpus[corpus.position[document.id]] for document in documents])
+            pools.append(Pool(replace(example, documents=()), tuple(documents), lexical))
+    if not pools:
+        raise LiteError("There is no question to train on. Check --data and --limit.")
+    return pools
+
+
+def fill(
+    pools: Sequence[Pool],
+    scores: Sequence[np.ndarray],
+    threshold: float,
+    max_kept: int,
+    config: Stage2Config,
+    rng: random.Random,
+) -> list[Row]:
+    """Prompts of everything relevant and the best-scored others that stage 1's filter lets through, shuffled."""
+    rows = []
+    for pool, of_pool in zip(pools, scores, strict=True):
+        relevant = [i for i, document in enumerate(pool.documents) if document.id in pool.example.relevant]
+        relevant = relevant[: config.max_documents]
+        others = [i for i, document in enumerate(pool.documents) if document.id not in pool.example.relevant]
+        passed = [i for i in select(of_pool, threshold, max_kept, len(of_pool))[0] if i in others]
+        if others and rng.random() < config.unanswerable_share:
+            kept = (passed or others)[: config.max_documents]
+        else:
+            kept = relevant + passed[: config.max_documents - len(relevant)]
+        best_first = [pool.documents[i] for i in sorted(kept, key=lambda i: -of_pool[i])]
+        rows.append(Row(arrange(pool.example.question, best_first, config.seed), pool.example))
+    rng.shuffle(rows)
+    return rows
+
+
+def draw_pool(
+    example: Example, corpus: Corpus, config: Stage2Config, rng: random.Random, mined: bool
+) -> list[Document]:
+    """The relevant documents, and irrelevant ones drawn as in stage 1: twice as many as a prompt takes.
+
+    Args:
+        mined: The example's own pool holds its hard negatives; otherwise BM25 neighbours are.
+    """
+    relevant = relevant_documents(example, corpus)
+    own = [document for document in example.documents if document.id in corpus.position]
+    hard = own if mined else corpus.confusable(example, CONFUSABLE)
+    taken, negatives = set(example.relevant), []
+    for _ in range(2 * config.max_documents):
+        source = hard if rng.random() < config.hard_share else own
+        negative = draw_negative(rng, source, corpus, rng.choice(relevant).kind, taken)
+        if negative is None:
+            break
+        taken.add(negative.id)
+        negatives.append(negative)
+    return relevant + negatives
+
+
+def prompt_dataset(rows: Sequence[Row], config: Stage2Config, chains: bool = False) -> Dataset:
+    """The rows that a trainer draws from: with the columns of the rewards, or with composed chains to imitate.
+
+    Images are opened when a batch is drawn.
+    """
+
+    def to_columns(batch: dict[str, list]) -> dict[str, list]:
+        drawn = [rows[i] for i in batch["row"]]
+        # A batch holds every row as often as there are completions: open its images once.
+        images = {
+            i: [d.load_image() for d in rows[i].listing.documents if d.image is not None] for i in set(batch["row"])
+        }
+        columns = {
+            "prompt": [stage2_prompt(r.listing.question, r.listing.documents, config.document_chars) for r in drawn],
+            "images": [images[i] for i in batch["row"]],
+        }
+        if chains:
+            said = [compose_chain(r.example, r.listing.documents, config.document_chars) for r in drawn]
+            return columns | {"completion": [[{"role": "assistant", "content": text}] for text in said]}
+        return columns | {
+            "stage1_order": [list(r.listing.stage1_order) for r in drawn],
+            "relevant": [r.relevant() for r in drawn],
+            "answers": [list(r.example.answers) for r in drawn],
+        }
+
+    return Dataset.from_dict({"row": range(len(rows))}).with_transform(to_columns)

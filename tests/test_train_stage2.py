@@ -1,0 +1,214 @@
+"""The stage 2 command from settings to report, its resume, and what reads its results."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from peft import PeftModel
+
+from lite import cli
+from lite.adapters import STAGE1, STAGE2, activate, load_stack, read_card
+from lite.callbacks import read_metrics
+from lite.evaluate_stage2 import read_predictions
+from lite.models import ModelConfig, load_model
+from lite.schema import LiteError, Trace
+from lite.stage2_rows import unscored_rows
+from lite.train_stage2 import Stage2Config
+
+SMALL = [
+    "--limit", "6", "--per_device_train_batch_size", "8", "--num_generations", "4", "--report_to", "none",
+]  # fmt: skip
+
+
+def command(parent: Path, *changes: str) -> list[str]:
+    return [
+        "train", "stage2", "--config", "recipes/tiny/stage2.yaml", *SMALL, "--max_steps", "4", "--save_steps", "1",
+        "--max_completion_length", "16", "--cold_start_steps", "2", "--cold_start_batch_size", "4",
+        "--stage1_adapter", str(parent / "stage1" / "adapter"), "--output_dir", str(parent / "stage2"), *changes,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a short stage 1 run and a short stage 2 run on it, on the embedded model."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    stage1 = ["train", "stage1", "--config", "recipes/tiny/stage1.yaml", *SMALL, "--max_steps", "1"]
+    assert cli.main([*stage1, "--output_dir", str(folder / "stage1")]) == 0
+    assert cli.main(command(folder)) == 0
+    return folder
+
+
+def test_run_folder_holds_what_is_promised(parent: Path) -> None:
+    run = parent / "stage2"
+    report = json.loads((run / "report.json").read_text())
+    assert list(report["systems"]) == ["base", "stage 1 + base", "stage 1 + cold start", "stage 1 + stage 2"]
+    for found in [*report["systems"].values(), report["difference"], *report["against"].values()]:
+        assert set(found["exact_match"]) == {"value", "low", "high"}
+    for name in report["systems"]:
+        assert len(read_predictions(run / "predictions" / f"{name}.jsonl")) == 6
+    assert "| stage 1 + base |" in (run / "report.md").read_text()
+    completions = pd.read_parquet(run / "completions" / "completions_00004.parquet")
+    terms = {"stage2_format", "ranking", "answer", "grounding", "format_failure", "accepted"}
+    assert terms <= set(completions)
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [1, 2, 3, 4]
+    card, stage1 = read_card(run / "adapter"), read_card(parent / "stage1" / "adapter")
+    assert card["stage1_hash"] == stage1["hash"] == report["stage1_hash"]
+    assert card["active"] == [STAGE1, STAGE2]
+    assert read_card(run / "cold_start")["hash"] != card["hash"]
+
+
+def test_same_command_again_trains_nothing_and_reports_the_same(parent: Path) -> None:
+    before = (parent / "stage2" / "report.json").read_text()
+    assert cli.main(command(parent)) == 0
+    assert (parent / "stage2" / "report.json").read_text() == before
+    assert len(read_metrics(parent / "stage2" / "metrics.jsonl")) == 4
+
+
+def test_killed_run_ends_with_the_adapter_of_an_unbroken_one(parent: Path, tmp_path: Path) -> None:
+    shutil.copytree(parent / "stage1", tmp_path / "stage1")
+    again = [sys.executable, "-m", "lite.cli", *command(tmp_path)]
+    process = subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+    metrics, deadline = tmp_path / "stage2" / "metrics.jsonl", time.monotonic() + 240
+    while len(read_metrics(metrics)) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "stage2" / "adapter").exists(), "it was killed too late to show anything"
+    assert subprocess.run(again, capture_output=True, env=os.environ).returncode == 0
+    assert read_card(tmp_path / "stage2" / "adapter")["hash"] == read_card(parent / "stage2" / "adapter")["hash"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--learning_rate", "1e-3"], "holds a run with other settings"),
+        (["--stage1_adapter", "/nowhere"], "/nowhere does not exist. Train stage 1 first"),
+        (["--adapter_mode", "melt"], "adapter_mode"),
+        (["--unanswerable_share", "1.5"], "unanswerable_share is a share"),
+        (["--max_documents", "0"], "max_documents is 0"),
+    ],
+)
+def test_wrong_settings_are_named(
+    parent: Path, capsys: pytest.CaptureFixture, changes: list[str], message: str
+) -> None:
+    try:
+        assert cli.main(command(parent, *changes)) == 1
+    except SystemExit as exit:  # argparse's own
+        assert exit.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("mode", "active"), [("continue", [STAGE2]), ("fresh", [STAGE2])])
+def test_other_adapter_modes_train(parent: Path, tmp_path: Path, mode: str, active: list[str]) -> None:
+    changes = ["--adapter_mode", mode, "--output_dir", str(tmp_path / "run"), "--max_steps", "1", "--beta", "0.04"]
+    assert cli.main(command(parent, *changes)) == 0
+    card = read_card(tmp_path / "run" / "adapter")
+    assert card["active"] == active
+    assert (card["stage1_hash"] is None) == (mode == "fresh")
+
+
+def test_prompts_hold_everything_relevant_or_nothing(tmp_path: Path) -> None:
+    config = Stage2Config(
+        output_dir=str(tmp_path), max_documents=5, unanswerable_share=0.3, use_cpu=True, bf16=False, seed=3
+    )
+    rows = unscored_rows(config)
+    assert len(rows) == 592
+    empty = [row for row in rows if not row.relevant()]
+    assert 0.2 < len(empty) / len(rows) < 0.4
+    for row in rows:
+        assert 1 <= len(row.listing.documents) <= 5
+        assert sorted(row.listing.stage1_order) == list(range(1, len(row.listing.documents) + 1))
+        assert len(row.relevant()) in (0, len(row.example.relevant))
+    firsts = [row.relevant()[0] for row in rows if len(row.relevant()) == 1 and len(row.listing.documents) == 5]
+    assert {1, 2, 3, 4, 5} == set(firsts), "the place in the prompt must not tell what is relevant"
+
+
+def evaluate(parent: Path, results: Path, *changes: str) -> int:
+    adapters = [
+        "--stage1_adapter",
+        str(parent / "stage1" / "adapter"),
+        "--stage2_adapter",
+        str(parent / "stage2" / "adapter"),
+    ]
+    recipe = ["evaluate", "--config", "recipes/tiny/stage2.yaml", "--split", "dev", "--limit", "5"]
+    return cli.main([*recipe, *adapters, "--output_dir", str(results), *changes])
+
+
+def test_stopped_evaluation_continues_and_asks_nothing_twice(
+    parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate(parent, tmp_path) == 0
+    path = tmp_path / "predictions.jsonl"
+    whole, report = path.read_text(), (tmp_path / "report.json").read_text()
+    lines = whole.splitlines(keepends=True)
+    assert len(lines) == 5
+    path.write_text("".join(lines[:3]) + lines[3][:40])  # stopped while it wrote
+    assert evaluate(parent, tmp_path) == 0
+    after = path.read_text().splitlines(keepends=True)
+    assert after[:3] == lines[:3]
+    assert sorted(after) == sorted(lines)
+    assert (tmp_path / "report.json").read_text() == report
+    monkeypatch.setattr("lite.evaluate_stage2.say", lambda _model, _processor, listings, *_: [""] * len(listings))
+    assert evaluate(parent, tmp_path) == 0
+    assert path.read_text().splitlines(keepends=True) == after
+
+
+def test_predictions_of_other_data_are_not_continued(
+    parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert evaluate(parent, tmp_path) == 0
+    assert evaluate(parent, tmp_path, "--split", "test") == 1
+    assert "holds predictions of other adapters or data" in capsys.readouterr().err
+
+
+def test_traces_round_trip(parent: Path) -> None:
+    for outcome in read_predictions(parent / "stage2" / "predictions" / "stage 1 + stage 2.jsonl").values():
+        assert Trace.from_json(outcome.to_json()) == outcome
+    with pytest.raises(LiteError, match="not a trace"):
+        Trace.from_json("[1]")
+
+
+@torch.no_grad()
+def logits(model) -> torch.Tensor:
+    ids = torch.arange(20, 40)[None]
+    return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+
+
+def test_exported_adapter_computes_what_the_stack_does_in_plain_peft(parent: Path, tmp_path: Path) -> None:
+    assert cli.main(["export", "--run", str(parent / "stage2"), "--output_dir", str(tmp_path / "joined")]) == 0
+    stack = load_stack(load_model(ModelConfig())[0], parent / "stage1" / "adapter", parent / "stage2" / "adapter")
+    activate(stack, [STAGE1, STAGE2])
+    expected = logits(stack)
+    plain = PeftModel.from_pretrained(load_model(ModelConfig())[0], tmp_path / "joined")
+    torch.testing.assert_close(logits(plain), expected, atol=1e-4, rtol=1e-4)
+    activate(stack, [STAGE1])
+    assert (logits(stack) - expected).abs().max() > 1e-3, "stage 2 does nothing here, so this shows nothing"
+    card = (tmp_path / "joined" / "README.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0")
+    assert cli.main(["export", "--run", str(parent / "stage2"), "--output_dir", str(tmp_path / "joined")]) == 1
+
+
+def test_merged_model_loads_without_this_package(parent: Path, tmp_path: Path) -> None:
+    out = tmp_path / "merged"
+    assert cli.main(["export", "--run", str(parent / "stage2"), "--output_dir", str(out), "--merge"]) == 0
+    program = (
+        "import sys, torch; from transformers import AutoModelForImageTextToText as M, AutoProcessor as P; "
+        "m, p = M.from_pretrained(sys.argv[1]), P.from_pretrained(sys.argv[1]); "
+        "ids = torch.arange(20, 40)[None]; torch.save(m(input_ids=ids).logits, sys.argv[2]); "
+        "assert not [n for n in sys.modules if n == 'lite' or n.startswith('peft')]"
+    )
+    subprocess.run([sys.executable, "-c", program, str(out), str(tmp_path / "logits.pt")], check=True, cwd=tmp_path)
+    base = load_model(ModelConfig(load_in_4bit=False))[0]
+    stack = load_stack(base, parent / "stage1" / "adapter", parent / "stage2" / "adapter")
+    activate(stack, [STAGE1, STAGE2])
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), logits(stack), atol=1e-3, rtol=1e-3)
