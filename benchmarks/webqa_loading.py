@@ -1,6 +1,6 @@
 """How long WebQA's train split takes to load, and how much memory: on a generated archive of the real one's shape.
 
-    python benchmarks/webqa_loading.py            writes benchmarks/results/webqa_loading.json; needs 1.5 GB of disk
+    python benchmarks/webqa_loading.py            writes benchmarks/results/webqa-loading.json; needs 1.5 GB of disk
 
 The archive has 36,766 train questions of 16 image and 16 text facts each, and 389,750 images. Only the pictures are
 smaller than the real ones; no line of them is read before it is asked for. What is measured runs in its own process.
@@ -24,7 +24,7 @@ from PIL import Image
 
 QUESTIONS, IMAGES = 36_766, 389_750
 FIRST_IMAGE = 30_000_000
-RESULT = Path(__file__).parent / "results" / "webqa_loading.json"
+RESULT = Path(__file__).parent / "results" / "webqa-loading.json"
 
 
 def generate(folder: Path, questions: int) -> None:

@@ -115,34 +115,40 @@ def read_webqa_gold(path: Path, split: str | None = None) -> list[webqa.Question
     """The labelled questions of `WebQA_train_val.json` (its val split, where it has one), or of a file with one of its
     records per line."""
     problems = Problems()
-    if path.suffixes[-1:] == [".json"]:
-        rows = [(f"Guid {guid}", {"Guid": guid, **record}) for guid, record in records(path, problems)]
+    if path.suffix == ".json":
+        rows = ((f"Guid {guid}", {"Guid": guid, **record}) for guid, record in records(path, problems))
     else:
-        rows = [(f"line {line}", row) for line, row in read_lines(path, problems)]
-    splits = {row.get("split") for _, row in rows}
-    wanted = split or ("val" if "val" in splits else None)
-    questions = []
+        rows = ((f"line {line}", row) for line, row in read_lines(path, problems))
+    # one pass, and no record is kept: WebQA's file would take gigabytes
+    found: dict[object, list[webqa.Question | LiteError]] = {}
     for where, row in rows:
-        if wanted is not None and row.get("split") != wanted:
-            continue
-        try:
-            answers = tuple(unquoted(str(answer)) for answer in row["A"])
-            if not any(answers):
-                raise ValueError("A is empty")
-            sources = [fact["image_id"] for fact in row.get("img_posFacts") or []]
-            sources += [fact["snippet_id"] for fact in row.get("txt_posFacts") or []]
-            known = "img_posFacts" in row or "txt_posFacts" in row
-            category, keywords = row.get("Qcate", ""), keywords_of(row, answers)
-            identifiers = frozenset(map(source_id, sources)) if known else None
-            questions.append(webqa.Question(row["Guid"], category, answers, keywords, identifiers))
-        except (KeyError, TypeError, ValueError) as error:
-            raise LiteError(
-                f"{path}, {where}: not a labelled WebQA question ({error!r}). The test split's answers are secret: "
-                "send its submission to the leaderboard."
-            ) from error
+        found.setdefault(row.get("split"), []).append(_webqa_question(row, f"{path}, {where}"))
+    wanted = split or ("val" if "val" in found else None)
+    questions = [question for name, part in found.items() if wanted in (None, name) for question in part]
     if not questions:
         raise LiteError(f"{path} holds no labelled question" + (f" of the split {wanted}." if wanted else "."))
+    for question in questions:
+        if isinstance(question, LiteError):
+            raise question
     return questions
+
+
+def _webqa_question(row: dict[str, Any], where: str) -> webqa.Question | LiteError:
+    """The error is returned, since the question may be of a split that nobody asked for."""
+    try:
+        answers = tuple(unquoted(str(answer)) for answer in row["A"])
+        if not any(answers):
+            raise ValueError("A is empty")
+        sources = [fact["image_id"] for fact in row.get("img_posFacts") or []]
+        sources += [fact["snippet_id"] for fact in row.get("txt_posFacts") or []]
+        known = "img_posFacts" in row or "txt_posFacts" in row
+        identifiers = frozenset(map(source_id, sources)) if known else None
+        return webqa.Question(row["Guid"], row.get("Qcate", ""), answers, keywords_of(row, answers), identifiers)
+    except (KeyError, TypeError, ValueError) as error:
+        return LiteError(
+            f"{where}: not a labelled WebQA question ({error!r}). The test split's answers are secret: send its "
+            "submission to the leaderboard."
+        )
 
 
 def read_multimodalqa_gold(path: Path) -> list[multimodalqa.Question]:

@@ -1,5 +1,6 @@
 """Candidate pools and training pairs, on the bundled corpus and on small ones made here."""
 
+import random
 from collections import Counter
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from lite.datasets.flags import country, load_candidates, load_corpus, load_examples
-from lite.datasets.pools import Corpus, hard_pool, training_pairs
+from lite.datasets.pools import Corpus, draw_negative, hard_pool, training_pairs
 from lite.metrics.ranking import Judged, summarise
 from lite.schema import Document, Example, LiteError
 
@@ -120,6 +121,53 @@ def test_a_question_about_the_only_document_of_a_kind_gets_a_negative():
     corpus = Corpus([document for document in small_corpus().documents if document.id != "nigeria"])
     pairs = training_pairs([small_example(corpus)], corpus, 0.0, 0)
     assert sorted(pair.relevant for pair in pairs) == [False, True]
+
+
+def test_mined_negatives_come_before_bm25_neighbours():
+    corpus = small_corpus()
+    example = small_example(corpus, pool=("niger", "chess"))
+    for seed in range(8):
+        pairs = training_pairs([example], corpus, 1.0, seed, mined=True)
+        # of the flag's kind there is none in the pool: then any other of the corpus will do
+        assert {pair.document.id for pair in pairs if not pair.relevant} <= {"chess", "nigeria"}
+    alone = small_example(corpus, pool=("niger",))
+    found = {p.document.id for s in range(8) for p in training_pairs([alone], corpus, 1.0, s, mined=True)}
+    assert found & {"nigeria", "people"}
+
+
+def test_easy_negatives_beside_mined_ones_come_from_the_whole_corpus():
+    corpus = small_corpus()
+    example = small_example(corpus, pool=("niger", "chess"))
+    found = {p.document.id for s in range(60) for p in training_pairs([example], corpus, 0.0, s, mined=True)}
+    assert found == {document.id for document in corpus.documents}
+
+
+def test_mined_negatives_of_a_large_corpus_build_no_index():
+    documents = [Document(str(n), "text" if n % 2 else "image", f"Title {n}", "words") for n in range(50_000)]
+    corpus = Corpus(documents)
+    examples = [
+        Example(f"q{n}", "Which?", tuple(documents[n : n + 20]), frozenset([documents[n].id]))
+        for n in range(0, 40_000, 20)
+    ]
+    pairs = training_pairs(examples, corpus, 0.6, 0, mined=True)
+    assert len(pairs) == 2 * len(examples)
+    assert "_bm25" not in vars(corpus)
+    negatives = [pair for pair in pairs if not pair.relevant]
+    of_pool = np.mean([pair.document in pair.example.documents for pair in negatives])
+    assert 0.5 < of_pool < 0.7
+    same_kind = np.mean([p.document.kind == documents[int(p.example.id[1:])].kind for p in negatives])
+    assert 0.6 < same_kind < 0.9
+
+
+def test_a_draw_outside_the_source_skips_what_is_taken():
+    corpus = small_corpus()
+    for kind, left in (("image", "nigeria"), ("text", "bread")):
+        taken = {d.id for d in corpus.documents if d.kind == kind} - {left}
+        drawn_ids = {draw_negative(random.Random(s), [], corpus, kind, taken).id for s in range(30)}
+        assert left in drawn_ids
+        assert not drawn_ids & taken
+    everything = {document.id for document in corpus.documents}
+    assert draw_negative(random.Random(0), [], corpus, "text", everything) is None
 
 
 def test_no_pair_comes_twice(train, training):
