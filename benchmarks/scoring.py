@@ -55,19 +55,30 @@ def one_generate_per_document(model, processor, pairs: Pairs) -> np.ndarray:
 
 
 def one_forward_per_document(model, processor, pairs: Pairs) -> np.ndarray:
-    """Ours without batching, to tell the two gains apart."""
+    """Ours without batching, to tell the gains apart."""
     return score(model, processor, pairs, CHARS, batch_size=1)
 
 
 def batched(model, processor, pairs: Pairs) -> np.ndarray:
-    """Ours."""
+    """One padded batch: nothing is shared."""
+    yes, no = answer_tokens(processor)
+    prompts = [stage1_prompt(question, document, CHARS) for question, document in pairs]
+    inputs = encode(processor, prompts, [document for _, document in pairs]).to(model.device)
+    with evaluating(model), torch.inference_mode():
+        logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].double()
+    return torch.sigmoid(logits[:, yes] - logits[:, no]).cpu().numpy()
+
+
+def shared(model, processor, pairs: Pairs) -> np.ndarray:
+    """Ours: instruction and question once, then the documents one behind the other."""
     return score(model, processor, pairs, CHARS, batch_size=32)
 
 
 VARIANTS: dict[str, Callable] = {
     "one generate per document": one_generate_per_document,
     "one forward per document": one_forward_per_document,
-    "batched forward (lite)": batched,
+    "batched forward": batched,
+    "shared question (lite)": shared,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,11 +15,13 @@ ATTENTION = "shared_prompt"  # the name under which transformers finds `attentio
 SHORT = 256  # tokens of a row, up to which one masked call is faster than one call per completion
 
 
-class Packed(NamedTuple):
+@dataclass
+class Packed:
     """One row `prompt | completion 1 | ... | completion G` without pads."""
 
     prompt: int  # P
     completions: list[int]  # tokens of each completion
+    layers: int = 0  # how many have asked for it
 
 
 class PromptCache(NamedTuple):
@@ -77,6 +80,7 @@ def attention(
             completions hold themselves.
     """
     if packed is not None:
+        packed.layers += 1
         key, value = (repeat_kv(states, module.num_key_value_groups) for states in (key, value))
         output = _packed(query, key, value, packed, scaling)
     elif prompt_cache is not None:

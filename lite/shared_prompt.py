@@ -21,6 +21,7 @@ import torch
 from peft import PeftModel
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
+from lite.schema import LiteError
 from lite.shared_attention import ATTENTION, Packed, PromptCache, visibility
 
 # Model types whose positions `prompt_positions` knows and whose forward takes them and a 4-D mask.
@@ -118,6 +119,9 @@ def last_logits(
 
     Args:
         input_ids: [N, L], left-padded, as the processor returns them, like the arguments that follow.
+
+    Raises:
+        LiteError: The model's layers have an attention of their own, so that the prompts saw each other.
     """
     images = {} if pixel_values is None else {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw}
     mask = attention_mask.bool()
@@ -127,14 +131,18 @@ def last_logits(
     shared = _common_prefix(prompts, base_of(model).config.image_token_id)
     lengths = [len(prompt) - shared for prompt in prompts]
     rest = [places[:, real][:, shared:] for places, real in zip(positions.unbind(1), mask, strict=True)]
-    return model(
+    packed = Packed(shared, lengths)
+    logits = model(
         input_ids=torch.cat([prompts[0][:shared], *(prompt[shared:] for prompt in prompts)])[None],
         position_ids=torch.cat([positions[:, 0, mask[0]][:, :shared], *rest], 1)[:, None],
-        packed=Packed(shared, lengths),
+        packed=packed,
         logits_to_keep=torch.tensor(lengths, device=input_ids.device).cumsum(0) + shared - 1,
         use_cache=False,
         **images,
     ).logits[0]
+    if packed.layers == 0:
+        raise LiteError("This model's layers do not ask transformers for their attention. Use backend: transformers.")
+    return logits
 
 
 def _common_prefix(prompts: Sequence[torch.Tensor], image_token: int) -> int:
@@ -296,7 +304,9 @@ def _sample(
     """The loop of transformers' `_sample`, with the rows multiplied behind the prefill and not in front of it."""
     outputs = model(input_ids=input_ids, **inputs)
     mask = inputs["attention_mask"].bool()
-    layers = [(layer.keys, layer.values) for layer in inputs["past_key_values"].layers]
+    length = input_ids.shape[1]
+    cached = inputs["past_key_values"].layers
+    layers = [(layer.keys[:, :, :length], layer.values[:, :, :length]) for layer in cached]
     prompts = PromptCache(layers, None if mask.all() else mask)
     cache = DynamicCache()  # of the completions
     logits = outputs.logits[:, -1].repeat_interleave(group_size, 0)

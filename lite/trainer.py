@@ -27,6 +27,7 @@ from trl.trainer.utils import pad, selective_log_softmax, selective_log_softmax_
 from lite import shared_prompt
 from lite.adapters import active, load_weights
 from lite.schema import LiteError
+from lite.scoring import evaluating
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ class StageTrainer(GRPOTrainer):
         if self.shares_prompts:
             shared_prompt.prepare(model)
         self._encoded: EncodedPrompts | None = None  # while completions of these prompts are made and scored
+        self._compared = False
 
     def _can_share_prompts(self) -> bool:
         reason = None
@@ -109,8 +111,8 @@ class StageTrainer(GRPOTrainer):
             logger.warning("Prompts are computed once per completion, not once per group: %s.", reason)
         return reason is None
 
-    # The next five methods compute, in place of G copies of a prompt, the prompt: see lite/shared_prompt.py. They go
-    # when TRL does it itself.
+    # From here to `_until_end`, the methods compute a prompt where TRL computes G copies of it: see
+    # lite/shared_prompt.py. They go when TRL shares prompts itself.
 
     def _group_size(self, rows: int) -> int:
         """How many neighbouring rows of a batch surely share a prompt: G, or less where a batch cuts groups."""
@@ -135,7 +137,35 @@ class StageTrainer(GRPOTrainer):
             )
         finally:
             self._encoded = None
+        if not self._compared:
+            self._compare_with_trl(batch, vision)
+            self._compared = True
         return batch if vision is None else batch | {"pixel_values": vision[0], "image_grid_thw": vision[1]}
+
+    @torch.no_grad()
+    def _compare_with_trl(self, batch: dict, vision: shared_prompt.Vision | None) -> None:
+        # A patched model (Unsloth) that passes our attention by would learn from wrong log-probs without a word, so the
+        # first two completions of a run are computed both ways.
+        rows = min(2, self._group_size(len(batch["prompt_ids"])))
+        ids = torch.cat([batch["prompt_ids"][:rows], batch["completion_ids"][:rows]], 1)
+        mask = torch.cat([batch["prompt_mask"][:rows], batch["completion_mask"][:rows]], 1)
+        length = batch["completion_ids"].shape[1]
+        first = vision and (vision[0][:1], vision[1][:1])
+        images = shared_prompt.vision_inputs(first and (first[0] * rows, first[1] * rows))
+        if images:
+            images["num_images"] = [len(first[1][0])] * rows
+            images["mm_token_type_ids"] = (ids == self.model.config.image_token_id).int()
+        with evaluating(self.model):
+            stock, _, _ = self._full_logits_logps(self.model, ids, mask, length, **images)
+            ours, _ = shared_prompt.group_log_probs(
+                self.model, ids, mask, length, rows, first, partial(self._log_softmax, entropy=False)
+            )
+        off = (ours.float() - stock.float()).abs().mean()
+        if off > (0.1 if ours.dtype == torch.bfloat16 else 1e-3):
+            raise LiteError(
+                f"shared_prompt computes other log-probs than TRL with this model (off by {off:.2g} on average). "
+                "Set shared_prompt: false, and please report the model and the versions of its packages."
+            )
 
     def _tokenize_prompts(self, prompts: list):
         if self._encoded:
@@ -197,17 +227,6 @@ class StageTrainer(GRPOTrainer):
                 model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size,
                 compute_entropy=compute_entropy, pixel_values=pixel_values, image_grid_thw=image_grid_thw, **kwargs,
             )  # fmt: skip
-        if compute_entropy:
-            log_softmax = partial(
-                selective_log_softmax_and_entropy,
-                temperature=self.temperature,
-                entropy_requires_grad=self._entropy_bonus_enabled,
-            )
-        else:
-
-            def log_softmax(logits: torch.Tensor, tokens: torch.Tensor):
-                return selective_log_softmax(logits, tokens, temperature=self.temperature), None
-
         logps, entropies = shared_prompt.group_log_probs(
             model,
             input_ids,
@@ -215,7 +234,7 @@ class StageTrainer(GRPOTrainer):
             completion_length=logits_to_keep,
             group_size=self._group_size(len(input_ids)),
             vision=self._encoded.vision if self._encoded else pixel_values and (pixel_values, image_grid_thw),
-            log_softmax=log_softmax,
+            log_softmax=partial(self._log_softmax, entropy=compute_entropy),
         )
         return logps, entropies, None
 
@@ -230,6 +249,13 @@ class StageTrainer(GRPOTrainer):
                 batch, self._group_size(len(batch["prompt_ids"])), steps
             )
         return self._buffered_inputs[self._step % steps]
+
+    def _log_softmax(self, logits: torch.Tensor, tokens: torch.Tensor, entropy: bool):
+        if not entropy:
+            return selective_log_softmax(logits, tokens, temperature=self.temperature), None
+        return selective_log_softmax_and_entropy(
+            logits, tokens, temperature=self.temperature, entropy_requires_grad=self._entropy_bonus_enabled
+        )
 
     def _to_device(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {key: tensor.to(self.accelerator.device) for key, tensor in tensors.items()}
