@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 from functools import partial
 
 import bitsandbytes as bnb
@@ -15,12 +16,16 @@ from bitsandbytes import functional as nf4
 
 from lite.datasets.flags import country, load_corpus, load_examples
 from lite.models import TINY, ModelConfig, load_model
-from lite.prompts import NO, YES, parse_stage1
+from lite.prompts import NO, UNKNOWN, YES, parse_stage1, parse_stage2
 from lite.tiny import build as tiny_build
+from lite.tiny.answering import answering_row
+from lite.tiny.drawing import BANDS, SHADES, SYMBOLS
 from lite.tiny.model import build_model, build_processor, tokenizer_corpus
 from lite.tiny.probe import Figure, probe, read_probe
+from lite.tiny.questions import flag_question
 from lite.tiny.skills import Batcher, relevance_row
-from lite.tiny.world import BANDS, SHADES, World, train_countries, train_documents
+from lite.tiny.training import nf4_rounded
+from lite.tiny.world import World, train_countries, train_documents
 
 TINY_STEPS = 0.001  # one step of each phase
 
@@ -124,7 +129,7 @@ def test_training_rounds_weights_as_loading_does(base):
     with torch.no_grad():
         exact.copy_(torch.randn(exact.shape))
     before = exact.detach().clone()
-    with tiny_build.nf4_rounded(model):
+    with nf4_rounded(model):
         rounded = exact.detach().clone()
     assert torch.equal(exact, before)
     layer = bnb.nn.Linear4bit(128, 384, bias=False, quant_type="nf4", compress_statistics=True)
@@ -146,6 +151,50 @@ def test_a_made_up_flag_shows_what_its_description_says():
             pixel = flag.image.getpixel((int(x * width), int(y * height)))
             shades = SHADES[color]
             assert any(max(abs(p - s) for p, s in zip(pixel, shade, strict=True)) <= 12 for shade in shades)
+
+
+def test_made_up_questions_have_the_answer_that_the_flag_shows():
+    rng = random.Random(0)
+    for flag in World(rng, 200).flags:
+        question, answer = flag_question(rng, flag, "Nowhere")
+        if question.startswith("Does"):
+            assert (answer == "yes") == bool(flag.symbol and f"{SYMBOLS[flag.symbol]}?" in question)
+        elif question.startswith("Are"):
+            assert answer == flag.orientation
+        else:
+            bands = BANDS[flag.orientation, len(flag.colors)]
+            assert flag.colors[bands.index(question.split()[4])] == answer
+
+
+def test_stage_2_rows_are_well_formed_and_end_in_the_answer():
+    world = World(random.Random(0), 40)
+    for _ in range(60):
+        row = answering_row(world, (1, 5), two_hop=0.5, title_only=0.5)
+        text = "".join(part.get("text", "") for part in row.messages[0]["content"])
+        numbers = re.findall(r"^\[(\d)\] ", text, flags=re.MULTILINE)
+        output = parse_stage2(row.completion, len(numbers))
+        assert not output.failure
+        assert output.ranking or output.answer == UNKNOWN
+        assert len(row.images) == sum(part["type"] == "image" for part in row.messages[0]["content"])
+
+
+def test_the_tokenizer_gives_back_a_chain_and_reads_names_alike_everywhere(base):
+    tokenizer = base[1].tokenizer
+    chain = "<think>[1] Riga: capital and government helps: Riga. </think>\n<rank>[1]</rank>\n<answer>Riga</answer>"
+    tokens = tokenizer(chain, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(tokens) == chain
+    name = tokenizer(" Riga", add_special_tokens=False)["input_ids"]
+    opened, closed = (tokens.index(tokenizer.convert_tokens_to_ids(tag)) for tag in ("<answer>", "</answer>"))
+    assert tokens[opened + 1 : closed] == name
+
+
+def test_a_build_that_goes_on_equals_an_unbroken_one(tmp_path):
+    unbroken, _ = tiny_build.train(seed=3, steps_scale=TINY_STEPS, keep=tmp_path)
+    for kept in sorted(tmp_path.iterdir())[3:]:
+        kept.unlink()
+    resumed, _ = tiny_build.train(seed=3, steps_scale=TINY_STEPS, keep=tmp_path)
+    for name, tensor in unbroken.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
 def test_the_same_seed_gives_the_same_weights():
@@ -175,7 +224,7 @@ def test_a_base_that_passes_replaces_the_old_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("LITE_REBUILD" not in os.environ, reason="set LITE_REBUILD=1 for the full build: 15 minutes")
+@pytest.mark.skipif("LITE_REBUILD" not in os.environ, reason="set LITE_REBUILD=1 for the full build: 45 minutes")
 def test_the_script_makes_the_committed_weights(tmp_path):
     """Sums differ in their last bits between torch versions and kinds of CPU."""
     report = json.loads((TINY / "probe.json").read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     PreTrainedTokenizerFast,
     Qwen3VLConfig,
@@ -15,14 +15,16 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from lite.prompts import NO, YES, stage1_prompt
+from lite.chains import compose_chain
+from lite.prompts import NO, TAGS, YES, stage1_prompt, stage2_prompt
+from lite.tiny.drawing import SYMBOLS
 from lite.tiny.world import NameMaker, train_documents, train_examples
 
 VOCABULARY = 1536
 HIDDEN = 128  # every quantised layer needs a multiple of 64 inputs: the block of NF4
 HEAD_DIM = 32
 QUERY_HEADS, KEY_HEADS = 4, 2
-LAYERS = 4
+LAYERS = 5
 VISION_HIDDEN = 64
 PATCH, MERGE = 8, 2
 PIXELS = 64 * 48  # a 4:3 flag becomes 64x48 pixels, 8x6 patches, 12 tokens
@@ -58,21 +60,36 @@ def tokenizer_corpus() -> list[str]:
     corpus = [f" {document.title}\n{document.text}" for document in documents]
     corpus += [f" {example.question}" for example in train_examples()]
     corpus += [f" {names.name(rng)}" for _ in range(6000)]
-    question, image = train_examples()[0].question, next(d for d in documents if d.kind == "image")
-    [turn] = stage1_prompt(question, image)
-    fixed = [part["text"] for part in turn["content"] if part["type"] == "text"]
+    example, image = train_examples()[0], next(d for d in documents if d.kind == "image")
+    turns = [*stage1_prompt(example.question, image), *stage2_prompt(example.question, [image])]
+    fixed = [part["text"] for turn in turns for part in turn["content"] if part["type"] == "text"]
+    shown = [image, *(d for d in documents if d.id in example.relevant)]
+    fixed += [compose_chain(example, shown, 140), compose_chain(example, [image], 140)]
     fixed += [f"user\n{YES}", f"assistant\n{NO}", "user\nDescribe the flag.", "\nRepeat the title of [1].", "\nAnswer."]
-    fixed += [" plain: horizontal: vertical: red, white, blue, green, yellow, black, orange"]
-    fixed += ["; cross; crescent; sun; star; triangle"]
+    fixed += [" plain: horizontal: vertical: red, white, blue, green, yellow, black, orange yes no"]
+    fixed += ["; ".join(["", *SYMBOLS]), " ".join(["", *SYMBOLS.values()])]
     return corpus + fixed * 200
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE with Qwen's control tokens. Digits stay apart, so that numbers are made of few tokens."""
+    """Byte-level BPE with Qwen's control tokens.
+
+    Digits stay apart, so that numbers are made of few tokens, and so do stage 2's tags. What follows an opening tag is
+    read as if a space stood before it: a name has the same tokens there as within a sentence, or it could not be
+    copied. Decoding takes the space away again.
+    """
     bpe = Tokenizer(models.BPE())
-    bpe.decoder = decoders.ByteLevel()
+    tag = f"</?(?:{'|'.join(TAGS)})>"
+    words = rf"{tag}| ?\p{{L}}+| ?\p{{N}}| ?(?:(?!{tag})[^\s\p{{L}}\p{{N}}])+|\s+(?!\S)|\s+"
+    bpe.normalizer = normalizers.Sequence([normalizers.Replace(f"<{tag}>", f"<{tag}> ") for tag in TAGS])
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Split(Regex(words), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.Sequence(
+        [decoders.ByteLevel(), decoders.Fuse(), *(decoders.Replace(f"<{tag}> ", f"<{tag}>") for tag in TAGS)]
     )
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,

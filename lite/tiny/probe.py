@@ -13,14 +13,16 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from lite.datasets.flags import country, load_corpus, load_examples
-from lite.prompts import NO, YES
-from lite.schema import Document
+from lite.prompts import NO, YES, parse_stage2
+from lite.schema import Document, Example
+from lite.tiny.answering import answer_row
+from lite.tiny.drawing import BANDS
 from lite.tiny.skills import Batcher, Row, copy_prompt, describe_prompt, read_prompt, relevance_row
-from lite.tiny.world import BANDS
 
 UNSEEN = ("dev", "test")
 BATCH = 48
 COPIES = 200
+DOCUMENTS = 5  # in a stage 2 prompt of the probe
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,10 @@ def probe(
         band colours: the colour of the band that a real question asks about, in the model's description of the flag.
         copying: a title of a numbered list repeated to the letter.
         reading: the answer to a one-hop question on a text, to the letter, from the right document.
+        seeing: the answer to a one-hop question on a flag, likewise.
+        chains: stage 2 completions that the parser accepts, for every question with its documents and others of its
+            pool, `DOCUMENTS` in all.
+        answers: the answer in them, to one-hop questions.
     """
     model.eval()
     examiner = _Examiner(model, processor)
@@ -67,6 +73,8 @@ def probe(
         examiner.band_colors(splits, every),
         examiner.copying(splits, every),
         examiner.reading(splits, every),
+        examiner.seeing(splits, every),
+        *examiner.chains(splits, every),
     ]
 
 
@@ -142,11 +150,31 @@ class _Examiner:
         return Figure("copying", _mean(hits), len(hits), 0.0, 0.8)
 
     def reading(self, splits: Sequence[str], every: int) -> Figure:
-        examples = [e for split in splits for e in load_examples(split) if e.category == "text"][::every]
-        corpus = load_corpus()
-        rows = [read_prompt(corpus[min(e.relevant)], e.question) for e in examples]
-        hits = [said.strip() in e.answers for said, e in zip(self._say(rows), examples, strict=True)]
+        hits, _ = self._one_document("text", splits, every)
         return Figure("reading", _mean(hits), len(hits), 0.0, None)
+
+    def seeing(self, splits: Sequence[str], every: int) -> Figure:
+        hits, commonest = self._one_document("image", splits, every)
+        return Figure("seeing", _mean(hits), len(hits), commonest, None)
+
+    def chains(self, splits: Sequence[str], every: int) -> list[Figure]:
+        examples = [e for split in splits for e in load_examples(split)][::every]
+        shown = [_some_documents(example) for example in examples]
+        rows = [answer_row(e, documents) for e, documents in zip(examples, shown, strict=True)]
+        parsed = [parse_stage2(said, DOCUMENTS) for said in self._say(rows, 200)]
+        formed = [not output.failure for output in parsed]
+        one_hop = [(o, e) for o, e in zip(parsed, examples, strict=True) if len(e.relevant) == 1]
+        right = [_is_right(output.answer, example) for output, example in one_hop]
+        return [
+            Figure("chains", _mean(formed), len(formed), 0.0, None),
+            Figure("answers", _mean(right), len(right), _commonest([e for _, e in one_hop]), None),
+        ]
+
+    def _one_document(self, category: str, splits: Sequence[str], every: int) -> tuple[list[bool], float]:
+        examples = [e for split in splits for e in load_examples(split) if e.category == category][::every]
+        rows = [read_prompt(load_corpus()[min(e.relevant)], e.question) for e in examples]
+        hits = [_is_right(said, example) for said, example in zip(self._say(rows), examples, strict=True)]
+        return hits, _commonest(examples)
 
     @torch.inference_mode()
     def _chance_of_yes(self, rows: Sequence[Row]) -> list[float]:
@@ -157,11 +185,11 @@ class _Examiner:
             scores += torch.sigmoid(logits[:, yes] - logits[:, no]).tolist()
         return scores
 
-    def _say(self, rows: Sequence[Row]) -> list[str]:
+    def _say(self, rows: Sequence[Row], max_new_tokens: int = 40) -> list[str]:
         said = []
         for i in range(0, len(rows), BATCH):
             inputs = self._batch(rows[i : i + BATCH])
-            tokens = self.model.generate(**inputs, max_new_tokens=40, do_sample=False)
+            tokens = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
             said += self.tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return said
 
@@ -175,6 +203,29 @@ def _band_color(description: str, band: str) -> str:
     colors = rest.split(";")[0].split(", ")
     bands = BANDS.get((orientation, len(colors)), ())
     return colors[bands.index(band)] if band in bands else ""
+
+
+def _some_documents(example: Example) -> list[Document]:
+    """What an example's answer rests on, among others of its pool, half of which are of the same kind."""
+    rng = random.Random(example.id)
+    documents = [document for document in example.documents if document.id in example.relevant]
+    others = [document for document in example.documents if document.id not in example.relevant]
+    rng.shuffle(others)
+    same_kind = [document for document in others if document.kind == documents[0].kind]
+    picked = dict.fromkeys(same_kind[: (DOCUMENTS - len(documents) + 1) // 2] + others)
+    documents += list(picked)[: DOCUMENTS - len(documents)]
+    rng.shuffle(documents)
+    return documents
+
+
+def _is_right(said: str, example: Example) -> bool:
+    return said.strip() in {*example.answers, *(answer.replace("gold", "yellow") for answer in example.answers)}
+
+
+def _commonest(examples: Sequence[Example]) -> float:
+    """Share of the questions that the most common answer is right for."""
+    [(_, count)] = Counter(answer for example in examples for answer in set(example.answers)).most_common(1)
+    return round(count / len(examples), 4)
 
 
 def _mean(hits: Sequence[bool]) -> float:

@@ -15,7 +15,9 @@ from transformers import ProcessorMixin
 
 from lite.prompts import NO, YES, clip, stage1_prompt
 from lite.schema import Document
-from lite.tiny.world import BANDS, SYMBOLS, Country, World
+from lite.tiny.drawing import BANDS, SYMBOLS
+from lite.tiny.questions import one_hop
+from lite.tiny.world import Country, World
 
 DOCUMENT_CHARS = 140  # of a text in a prompt: about 50 tokens, and the facts asked for stand at its beginning or end
 LABEL_NOISE = 0.05  # share of flipped relevance labels, which keeps probabilities away from 0 and 1
@@ -58,11 +60,12 @@ class Pair:
 
 def relevance_row(question: str, document: Document, word: str = "") -> Row:
     """The stage 1 prompt exactly as `lite` asks it, at 140 characters of text."""
-    messages = stage1_prompt(question, document, DOCUMENT_CHARS)
-    if document.image is None:
-        return Row(messages, word)
-    # Many made-up documents share a flag; its own opener lets `Batcher` recognise it.
-    return Row(messages, word, (document.image if callable(document.image) else document.load_image,))
+    return Row(stage1_prompt(question, document, DOCUMENT_CHARS), word, image_sources([document]))
+
+
+def image_sources(documents: Sequence[Document]) -> tuple[ImageSource, ...]:
+    """Openers of the documents' images. Many made-up documents share a flag; its own opener lets `Batcher` know it."""
+    return tuple(d.image if callable(d.image) else d.load_image for d in documents if d.image is not None)
 
 
 def matching_row(world: World, title_only: float) -> Row:
@@ -150,18 +153,19 @@ def describe_prompt(image: ImageSource, completion: str = "") -> Row:
 
 def reading_row(world: World) -> Row:
     """One document, a question that it answers, and the answer."""
-    while True:
-        this = world.country()
-        if world.rng.random() < 0.6:
-            return read_prompt(this.documents["capital"], f"What is the capital of {this.name}?", f" {this.capital}")
-        if this.peak:
-            return read_prompt(this.documents["geo"], f"What is the highest point in {this.name}?", f" {this.peak}")
+    asked = one_hop(world, world.country())
+    [document] = asked.relevant
+    return read_prompt(document, asked.question, f" {asked.answer}")
 
 
 def read_prompt(document: Document, question: str, completion: str = "") -> Row:
     """The prompt that asks for an answer from one document."""
-    text = f" [1] {document.title}\n{clip(document.text, DOCUMENT_CHARS)}\nQuestion: {question}\nAnswer."
-    return Row([{"role": "user", "content": text}], completion)
+    content: list[dict] = [{"type": "text", "text": f" [1] {document.title}\n"}]
+    if document.image is not None:
+        content.append({"type": "image"})
+    ending = f"{clip(document.text, DOCUMENT_CHARS)}\nQuestion: {question}\nAnswer."
+    content.append({"type": "text", "text": ending})
+    return Row([{"role": "user", "content": content}], completion, image_sources([document]))
 
 
 def copying_row(world: World) -> Row:
