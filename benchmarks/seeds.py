@@ -1,9 +1,9 @@
-"""Stage 1 with several seeds: does training improve the filter each time?
+"""Both stages with several seeds: does training improve the result each time?
 
-    python benchmarks/seeds.py [--profile tiny] [--seeds 0 1 2]
+    python benchmarks/seeds.py [--profile tiny] [--seeds 0 1 2] [--stages 1 2]
 
-trains `runs/<profile>/seed-<n>/stage1` (a finished run is only reported again), writes the figures that matter to
-benchmarks/results/stage1-seeds-<profile>.json and the table between the `results` marks of the README.
+trains `runs/<profile>/seed-<n>/stage1` and `stage2` (a finished run is only read), writes the figures that matter to
+benchmarks/results/stage<n>-seeds-<profile>.json and the tables between the `stage 1` and `stage 2` marks of the README.
 """
 
 from __future__ import annotations
@@ -14,35 +14,47 @@ import re
 from pathlib import Path
 
 from lite import cli
+from lite.callbacks import read_metrics
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ("auc", "recall@1", "recall@5", "ndcg@5")
+STAGE2_FIGURES = ("format", "ndcg@5", "source_f1", "exact_match", "f1")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--profile", default="tiny")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--stages", type=int, nargs="+", choices=[1, 2], default=[1, 2])
     arguments = parser.parse_args()
-    reports = [report_of(arguments.profile, seed) for seed in arguments.seeds]
-    path = ROOT / "benchmarks" / "results" / f"stage1-seeds-{arguments.profile}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps([extract(report) for report in reports], indent=1) + "\n")
-    readme = ROOT / "README.md"
-    section = f"<!-- results -->\n{table([extract(report) for report in reports])}\n<!-- /results -->"
-    readme.write_text(re.sub(r"<!-- results -->.*<!-- /results -->", lambda _: section, readme.read_text(), flags=re.S))
-    print(section)
+    parts = {1: (extract, table), 2: (extract_stage2, table_stage2)}
+    for stage in arguments.stages:
+        pick, tabulate = parts[stage]
+        runs = [run_of(arguments.profile, seed, stage, pick) for seed in arguments.seeds]
+        path = ROOT / "benchmarks" / "results" / f"stage{stage}-seeds-{arguments.profile}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(runs, indent=1) + "\n")
+        section = f"<!-- stage {stage} -->\n{tabulate(runs)}\n<!-- /stage {stage} -->"
+        mark = f"<!-- stage {stage} -->.*<!-- /stage {stage} -->"
+        readme = ROOT / "README.md"
+        readme.write_text(re.sub(mark, lambda _, new=section: new, readme.read_text(), flags=re.S))
+        print(section)
 
 
-def report_of(profile: str, seed: int) -> dict:
-    """Train, unless the report is there."""
-    folder = ROOT / "runs" / profile / f"seed-{seed}" / "stage1"
+def run_of(profile: str, seed: int, stage: int, pick) -> dict:
+    """Train, unless the report is there; the figures of the report, and the seconds of the training steps."""
+    parent = ROOT / "runs" / profile / f"seed-{seed}"
+    folder = parent / f"stage{stage}"
     if not (folder / "report.json").exists():
-        recipe = ROOT / "recipes" / profile / "stage1.yaml"
-        command = ["train", "stage1", "--config", str(recipe), "--seed", str(seed), "--output_dir", str(folder)]
+        recipe = ROOT / "recipes" / profile / f"stage{stage}.yaml"
+        command = ["train", f"stage{stage}", "--config", str(recipe), "--seed", str(seed), "--output_dir", str(folder)]
+        if stage == 2:
+            command += ["--stage1_adapter", str(parent / "stage1" / "adapter")]
         if cli.main(command):
             raise SystemExit(1)
-    return json.loads((folder / "report.json").read_text())
+    report = json.loads((folder / "report.json").read_text())
+    seconds = sum(row["step_time"] for row in read_metrics(folder / "metrics.jsonl"))
+    return pick(report) | {"training_seconds": round(seconds)}
 
 
 def extract(report: dict) -> dict:
@@ -106,6 +118,62 @@ def table(runs: list[dict]) -> str:
             f"The interval of the difference lies above 0 in: {'; '.join(verdicts)}.",
             "",
             f"Mean over the seeds, own pools: {'; '.join(sentences)}.",
+        ]
+    )
+
+
+def extract_stage2(report: dict) -> dict:
+    """The figures of the README's stage 2 table."""
+
+    def figures(part: dict) -> dict:
+        return {figure: part[figure] for figure in STAGE2_FIGURES}
+
+    return {
+        "seed": report["seed"],
+        "adapter_hash": report["adapter_hash"],
+        "stage1_hash": report["stage1_hash"],
+        "questions": report["questions"],
+        "full": report["full"],
+        "baseline": report["baseline"],
+        "systems": {name: figures(part) for name, part in report["systems"].items()},
+        "difference": figures(report["difference"]),
+        "by_kind": {
+            kind: {"questions": part["questions"]} | {name: figures(part[name]) for name in report["systems"]}
+            for kind, part in report["by_kind"].items()
+        },
+        "evidence": report["evidence"],
+        "format_failures": report["format_failures"],
+    }
+
+
+def table_stage2(runs: list[dict]) -> str:
+    """Markdown: a row per system and seed, then what the full system gains."""
+    lines = ["| seed | system | format | nDCG@5 | source F1 | exact match | F1 | exact match, one document |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for run in runs:
+        for name, part in run["systems"].items():
+            cells = [f"{part[figure]['value']:.3f}" for figure in STAGE2_FIGURES]
+            cells.append(f"{run['by_kind']['one document'][name]['exact_match']['value']:.3f}")
+            lines.append(f"| {run['seed']} | {name} | " + " | ".join(cells) + " |")
+    gains = []
+    for run in runs:
+        shown = []
+        for figure, name in (("ndcg@5", "nDCG@5"), ("exact_match", "exact match")):
+            gain = run["difference"][figure]
+            shown.append(f"{name} {gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})")
+        gains.append(f"seed {run['seed']}: {', '.join(shown)}")
+    evidence = []
+    for run in runs:
+        cited, uncited = (run["evidence"][f"changed_without_{what}"]["value"] for what in ("cited", "uncited"))
+        evidence.append(f"{cited:.0%} against {uncited:.0%}")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{runs[0]['full']} minus {runs[0]['baseline']}, 95 % paired intervals: {'; '.join(gains)}.",
+            "",
+            "Evidence test, share of answers that change without the cited documents against without as many uncited "
+            f"ones, by seed: {'; '.join(evidence)}.",
         ]
     )
 

@@ -20,20 +20,15 @@ from lite.callbacks import read_metrics
 from lite.datasets.pools import Corpus
 from lite.evaluate import bm25, cell, save_plot
 from lite.evaluate import plt as plots
-from lite.listwise import Listing, arrange, say, select, trace
+from lite.listwise import NOTHING_FOUND, Listing, arrange, say, select, trace
 from lite.metrics import bootstrap
-from lite.metrics.answers import exact_match, normalise, token_f1
+from lite.metrics.answers import answer_score, exact_match, normalise, token_f1
 from lite.metrics.ranking import Judged, ndcg_at, recall_at
-from lite.prompts import UNKNOWN
 from lite.rewards import set_f1
 from lite.schema import Example, LiteError, Trace
 from lite.scoring import score
 
-FIGURES = ("format", "ndcg@5", "recall@1", "recall@3", "recall@5", "source_f1", "exact_match", "f1")
-# What is said where stage 1 lets no document through: the honest outcome, without asking stage 2.
-NOTHING_FOUND = (
-    f"<think>No document reaches the threshold of stage 1.</think>\n<rank>none</rank>\n<answer>{UNKNOWN}</answer>"
-)
+FIGURES = ("format", "ndcg@5", "recall@1", "recall@3", "recall@5", "source_f1", "exact_match", "f1", "answer")
 
 
 @dataclass(frozen=True)
@@ -153,7 +148,8 @@ def read_predictions(path: Path) -> dict[str, Trace]:
 def figures(example: Example, outcome: Trace) -> dict[str, float]:
     """All figures of one answered question, each in [0, 1].
 
-    Documents that stage 2 did not see follow behind its ranking, in the order of `retrieved`.
+    `answer` is the data set's own metric. Documents that stage 2 did not see follow behind its ranking, in the order
+    of `retrieved`.
     """
     order = [*outcome.ranking, *(i for i in outcome.retrieved if i not in outcome.ranking)]
     judged = Judged(-np.arange(len(order), dtype=float), np.array([i in example.relevant for i in order]))
@@ -164,6 +160,7 @@ def figures(example: Example, outcome: Trace) -> dict[str, float]:
         "source_f1": set_f1(outcome.cited, sorted(example.relevant)),
         "exact_match": exact_match(outcome.answer, example.answers),
         "f1": token_f1(outcome.answer, example.answers),
+        "answer": answer_score(example.metric, outcome.answer, example.answers, example.keywords, example.category),
     }
 
 
@@ -280,7 +277,7 @@ def markdown(report: dict, title: str, notes: Sequence[str]) -> str:
     lines += ["|---|---|---|---|---|---|---|"]
     for kind, part in report["by_kind"].items():
         for name in report["systems"]:
-            cells = [cell(part[name][figure]) for figure in ("ndcg@5", "source_f1", "exact_match", "f1")]
+            cells = [cell(part[name][figure]) for figure in ("ndcg@5", "source_f1", "exact_match", "f1", "answer")]
             lines.append(f"| {kind} | {part['questions']} | {name} | " + " | ".join(cells) + " |")
     if report["format_failures"]:
         listed = ", ".join(f"{reason}: {count}" for reason, count in sorted(report["format_failures"].items()))

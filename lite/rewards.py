@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from lite.metrics.answers import exact_match, token_f1
+from lite.metrics.answers import answer_score, exact_match, token_f1
 from lite.prompts import DISMISSAL, UNKNOWN, citations, parse_stage1, parse_stage2
 
 # ------------------------------------------------------------------------------------------------------------ stage 1
@@ -37,6 +37,8 @@ def format(completions: list[list[dict]], **_: object) -> list[float]:
 
 # ------------------------------------------------------------------------------------------------------------ stage 2
 
+LONG = 3  # times the words of the right answer
+WHOLLY = 0.999  # an F1 of 1, but for the epsilon of the official code
 MIN_WORDS = 2  # that the chain must say of a document for it to count as discussed: its title, and that it helps
 
 
@@ -85,22 +87,37 @@ def answer(
     relevant: list[list[int]],
     answers: list[list[str]],
     log_extra: Callable,
+    metric: list[str] | None = None,
+    keywords: list[str] | None = None,
+    category: list[str] | None = None,
     **_: object,
 ) -> list[float]:
-    """Of `<answer>`: the mean of exact match and token F1, each with the best accepted answer.
+    """Of `<answer>`: the data set's own metric, averaged with 1 where it is wholly right and 0 where it is not.
 
-    F1 alone would pay 2/3 for naming both of two choices (`yes no`), more than an honest guess gets.
+    F1 alone would pay 2/3 for naming both of two choices (`yes no`), more than an honest guess gets. Recall of keywords
+    alone (WebQA) would pay for copying a document: answers over `LONG` times as long as the right one lose in
+    proportion.
 
     Args:
         answers: Accepted answers. Where no document of the prompt is relevant, only `not in the documents` is.
+        metric, keywords, category: See `lite.metrics.answers.answer_score`; without them it is token F1.
     """
     log_extra("accepted", [" | ".join(accepted) for accepted in answers])
     rewards = []
-    for completion, order, wanted, accepted in zip(completions, stage1_order, relevant, answers, strict=True):
+    blank = [""] * len(completions)
+    columns = (stage1_order, relevant, answers, metric or blank, keywords or blank, category or blank)
+    for completion, order, wanted, accepted, name, needed, kind in zip(completions, *columns, strict=True):
         output = parse_stage2(completion[0]["content"], len(order))
-        right = accepted if wanted else [UNKNOWN]
-        value = (exact_match(output.answer, right) + token_f1(output.answer, right)) / 2
-        rewards.append(0.0 if output.failure else value)
+        if output.failure:
+            rewards.append(0.0)
+        elif not (wanted and name):
+            right = accepted if wanted else [UNKNOWN]
+            rewards.append((exact_match(output.answer, right) + token_f1(output.answer, right)) / 2)
+        else:
+            score = answer_score(name, output.answer, accepted, needed, kind)
+            longest = LONG * max(len(right.split()) for right in [*accepted, needed])
+            brevity = min(1.0, longest / len(output.answer.split()))
+            rewards.append((score + (score > WHOLLY)) / 2 * brevity)
     return rewards
 
 

@@ -80,6 +80,7 @@ class Example:
         category: The data set's own question type, for reports by kind.
         split: `train`, `dev` or `test`.
         keywords: What an answer must contain, where the data set names it apart from the answers (WebQA).
+        metric: How answers are scored, see `lite.metrics.answers.answer_score`.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Example:
     category: str = ""
     split: str = ""
     keywords: str = ""
+    metric: str = ""
 
 
 @dataclass(frozen=True)

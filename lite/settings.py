@@ -47,9 +47,7 @@ def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]
     for argument in arguments:
         name = argument.removeprefix("--").split("=")[0].replace("-", "_").removeprefix("no_")
         if argument.startswith("--") and name not in known | {"config"}:
-            raise LiteError(
-                f"Unknown argument --{name}{suggestion(name, known)} `lite {command} --help` lists them."
-            )
+            raise LiteError(f"Unknown argument --{name}{suggestion(name, known)} `lite {command} --help` lists them.")
     try:
         config, model_config = parser.parse_args_and_config(arguments)
     except (ValueError, TypeError) as error:

@@ -18,7 +18,7 @@ from lite.adapters import read_card
 from lite.chains import compose_chain
 from lite.datasets.pools import CONFUSABLE, Corpus, draw_negative, relevant_documents
 from lite.datasets.problems import Problems
-from lite.datasets.sources import load_candidates, load_examples
+from lite.datasets.sources import load_candidates, load_examples, split_mix
 from lite.evaluate_stage2 import stage1_scores
 from lite.listwise import Listing, arrange, select
 from lite.prompts import stage2_prompt
@@ -43,7 +43,7 @@ class Row:
 def training_rows(
     model: PeftModel, processor: ProcessorMixin, config: Stage2Config, stage1: Path | None, console: Console
 ) -> list[Row]:
-    """One prompt for each training question: its relevant documents and those that stage 1 would let through too.
+    """Prompts for each training question: its relevant documents and those that stage 1 would let through too.
 
     Twice as many irrelevant documents as fit are drawn, hard and random ones mixed as in stage 1, and scored; the best
     of them fill the prompt. A share of the prompts loses its relevant documents, so that `none` is learnt.
@@ -80,10 +80,10 @@ def draw_pools(config: Stage2Config, rng: random.Random) -> list[Pool]:
     """A pool for every training question of every data set."""
     problems = Problems(config.skip_broken)
     pools = []
-    for spec in [config.data]:
+    for spec in split_mix(config.data):
         examples = load_examples(spec, "train", config.limit, problems)
         corpus = Corpus(load_candidates(spec, "train", examples))
-        for example in examples:
+        for example in examples * config.prompts_per_question:
             documents = draw_pool(example, corpus, config, rng, mined=spec != "flags")
             of_corpus = corpus.bm25_scores(example.question)
             lexical = np.array([of_corpus[corpus.position[document.id]] for document in documents])
@@ -103,7 +103,7 @@ def fill(
 ) -> list[Row]:
     """Prompts of everything relevant and the best-scored others that stage 1's filter lets through, shuffled."""
     rows = []
-    for pool, of_pool in zip(pools, scores, strict=True):
+    for number, (pool, of_pool) in enumerate(zip(pools, scores, strict=True)):
         relevant = [i for i, document in enumerate(pool.documents) if document.id in pool.example.relevant]
         relevant = relevant[: config.max_documents]
         others = [i for i, document in enumerate(pool.documents) if document.id not in pool.example.relevant]
@@ -113,7 +113,7 @@ def fill(
         else:
             kept = relevant + passed[: config.max_documents - len(relevant)]
         best_first = [pool.documents[i] for i in sorted(kept, key=lambda i: -of_pool[i])]
-        rows.append(Row(arrange(pool.example.question, best_first, config.seed), pool.example))
+        rows.append(Row(arrange(pool.example.question, best_first, config.seed + number), pool.example))
     rng.shuffle(rows)
     return rows
 
@@ -163,6 +163,9 @@ def prompt_dataset(rows: Sequence[Row], config: Stage2Config, chains: bool = Fal
             "stage1_order": [list(r.listing.stage1_order) for r in drawn],
             "relevant": [r.relevant() for r in drawn],
             "answers": [list(r.example.answers) for r in drawn],
+            "metric": [r.example.metric for r in drawn],
+            "keywords": [r.example.keywords for r in drawn],
+            "category": [r.example.category for r in drawn],
         }
 
     return Dataset.from_dict({"row": range(len(rows))}).with_transform(to_columns)

@@ -76,6 +76,9 @@ class Stage2Config(RunConfig):
         },
     )
     max_documents: int = field(default=6, metadata={"help": "Documents in a prompt, at most."})
+    prompts_per_question: int = field(
+        default=1, metadata={"help": "Prompts drawn for a training question, each with other documents and order."}
+    )
     unanswerable_share: float = field(
         default=0.05, metadata={"help": "Share of the prompts that hold no relevant document."}
     )

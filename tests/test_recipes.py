@@ -16,12 +16,14 @@ from lite.memory import shape_of
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
 QWEN = sorted(RECIPES.glob("qwen*/stage1.yaml"))
+QWEN_STAGE2 = sorted(RECIPES.glob("qwen*/stage2.yaml"))
 # A value needs a comment unless it says all itself: what, where to, and what TRL's own --help explains as well.
 PLAIN = {
     *("model_name_or_path", "data", "output_dir", "report_to", "seed", "bf16"),
     *("lora_alpha", "lr_scheduler_type", "warmup_steps", "temperature"),
     *("logging_steps", "save_total_limit", "log_completions"),
 }
+PLAIN_STAGE2 = PLAIN | {"stage1_adapter"}
 
 
 def value_lines(path):
@@ -30,14 +32,32 @@ def value_lines(path):
     return [(line.split(":")[0], line.partition(" # ")[2].strip()) for line in lines]
 
 
-@pytest.mark.parametrize("path", QWEN, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", QWEN + QWEN_STAGE2, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_value_has_a_comment_or_is_plain(path):
-    assert [name for name, comment in value_lines(path) if name not in PLAIN and len(comment) < 8] == []
-    assert {name for name, _ in value_lines(path)} >= PLAIN
+    plain = PLAIN if path in QWEN else PLAIN_STAGE2
+    assert [name for name, comment in value_lines(path) if name not in plain and len(comment) < 8] == []
+    assert {name for name, _ in value_lines(path)} >= plain
 
 
 def test_qwen_profiles_set_the_same_fields_in_the_same_order():
-    assert len({tuple(name for name, _ in value_lines(path)) for path in QWEN}) == 1
+    for recipes in (QWEN, QWEN_STAGE2):
+        assert len(recipes) == 3
+        assert len({tuple(name for name, _ in value_lines(path)) for path in recipes}) == 1
+
+
+@pytest.mark.parametrize("path", QWEN_STAGE2, ids=lambda path: path.parent.name)
+def test_stage2_fits_its_stage1_and_its_comments(path):
+    text, recipe = path.read_text(), yaml.safe_load(path.read_text())
+    stage1 = yaml.safe_load((path.parent / "stage1.yaml").read_text())
+    for shared in ("model_name_or_path", "max_pixels", "lora_r", "data"):
+        assert recipe[shared] == stage1[shared]
+    assert recipe["stage1_adapter"] == f"{stage1['output_dir']}/adapter"
+    batch = recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"]
+    asked, each = map(int, re.search(r"(\d+) questions, (\d+) answers each", text).groups())
+    assert asked == recipe["max_steps"] * batch / recipe["num_generations"]
+    assert each == recipe["num_generations"]
+    assert int(re.search(r"about (\d+) tokens of a text", text)[1]) == recipe["document_chars"] // 4
+    assert len(recipe["reward_weights"]) == 4
 
 
 @pytest.mark.parametrize("path", QWEN, ids=lambda path: path.parent.name)
@@ -254,6 +274,21 @@ def test_stage_takes_profile_and_overrides_from_anywhere(copy, tmp_path):
     assert copy.bash("bash recipes/stage1.sh", PROFILE="qwen9").returncode == 1
 
 
+def test_stage2_trains_stage1_first_where_it_is_missing(copy):
+    def called(*arguments):
+        done = copy.bash(f"bash recipes/stage2.sh {' '.join(arguments)}", PROFILE="tiny")
+        assert done.returncode == 0, done.stderr
+        return [line for line in done.stdout.splitlines() if line.startswith("lite ")]
+
+    stage1, stage2 = (f"lite train {stage} --config recipes/tiny/{stage}.yaml" for stage in ("stage1", "stage2"))
+    assert called("--seed", "3") == [stage1, f"{stage2} --seed 3"]
+    assert called("--dry_run", "true") == [f"{stage2} --dry_run true"]
+    assert called("--stage1_adapter", "x") == [f"{stage2} --stage1_adapter x"]
+    (copy.root / "runs" / "tiny" / "stage1").mkdir(parents=True)
+    (copy.root / "runs" / "tiny" / "stage1" / "report.json").write_text("{}")
+    assert called() == [stage2]
+
+
 def test_tests_are_the_fast_ones_unless_asked(copy):
     def called(*arguments):
         return copy.bash(f"bash recipes/test.sh {' '.join(arguments)}").stdout.splitlines()[-1]
@@ -269,11 +304,11 @@ def dry_run(tmp_path, monkeypatch, capsys):
     """Runs a profile dry, in an empty folder; returns (exit status, output, errors)."""
     monkeypatch.chdir(tmp_path)
 
-    def run(profile, *arguments):
-        config = str(RECIPES / profile / "stage1.yaml")
+    def run(profile, *arguments, stage="stage1"):
+        config = str(RECIPES / profile / f"{stage}.yaml")
         # not Unsloth: it would patch trl for every later test
         fixed = ["--config", config, "--dry_run", "true", "--limit", "12", "--backend", "transformers"]
-        status = main(["train", "stage1", *fixed, *arguments])
+        status = main(["train", stage, *fixed, *arguments])
         return status, *capsys.readouterr()
 
     yield run
@@ -289,6 +324,14 @@ def test_dry_run_of_tiny_estimates_and_leaves_nothing_behind(dry_run):
     assert re.search(r"Prompt tokens\s+p50 \d+, p95 \d+, max \d+", out)
     assert re.search(r"\d+ pairs of a question and a document", out)
     assert "16 prompts × 8 generations" in out
+
+
+@pytest.mark.parametrize("profile", ["tiny", *(path.parent.name for path in QWEN_STAGE2)])
+def test_stage2_of_every_profile_is_estimated_to_fit_with_room(dry_run, profile):
+    status, out, _ = dry_run(profile, "--use_cpu", "true", stage="stage2")
+    assert status == 0
+    assert re.search(r"12 questions with up to [4-6] documents each; 0 left out", out)
+    assert float(re.search(r"Fits a 24 GiB card.*: ([\d.]+) GiB to spare", out)[1]) > 4
 
 
 def test_dry_run_of_a_qwen_profile_estimates_without_the_hub(dry_run):

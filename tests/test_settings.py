@@ -13,8 +13,9 @@ from lite.models import ModelConfig
 from lite.schema import LiteError
 from lite.settings import parse
 from lite.train import Stage1Config
+from lite.train_stage2 import Stage2Config
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*/stage1.yaml"))
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*/stage?.yaml"))
 OF_TRL = {field.name for field in dataclasses.fields(GRPOConfig)}
 OURS = [field.name for field in dataclasses.fields(Stage1Config) if field.name not in OF_TRL]
 OURS += [field.name for field in dataclasses.fields(ModelConfig)]
@@ -40,8 +41,8 @@ def settings(tmp_path):
     return write
 
 
-def read(arguments):
-    return parse(Stage1Config, "stage1", arguments)
+def read(arguments, config_class=Stage1Config):
+    return parse(config_class, "train stage1", arguments)
 
 
 def refusal(arguments):
@@ -60,15 +61,16 @@ def status(arguments):
         return end.code
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_recipe_says_what_is_read(path):
-    config, model_config = read(["--config", str(path), "--use_cpu", "true"])
+    config_class = {"stage1": Stage1Config, "stage2": Stage2Config}[path.stem]
+    config, model_config = read(["--config", str(path), "--use_cpu", "true"], config_class)
     for name, value in yaml.safe_load(path.read_text()).items():
         source = model_config if name in {field.name for field in dataclasses.fields(ModelConfig)} else config
         expected = [value] if name == "report_to" else value
         assert getattr(source, name) == expected, name
     assert config.generation_batch_size % config.num_generations == 0
-    assert config.output_dir == f"runs/{path.parent.name}/stage1"
+    assert config.output_dir == f"runs/{path.parent.name}/{path.stem}"
 
 
 def test_command_line_wins_over_the_file_and_the_file_over_the_default(settings):
@@ -158,10 +160,12 @@ def test_help_of_a_command_lists_our_fields_with_their_meaning(capsys):
             assert field.metadata["help"] in out
 
 
-def test_help_lists_what_recipes_set(capsys):
-    status(["train", "stage1", "--help"])
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_help_lists_what_recipes_set(capsys, stage):
+    status(["train", stage, "--help"])
     out = capsys.readouterr().out
-    recipe_fields = {name for path in RECIPES for name in yaml.safe_load(path.read_text())}
+    recipe_fields = {name for path in RECIPES if path.stem == stage for name in yaml.safe_load(path.read_text())}
+    assert recipe_fields
     assert {name for name in recipe_fields if f"--{name}" not in out} == set()
 
 

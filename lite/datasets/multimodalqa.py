@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lite.datasets.images import Folder, LazyImage
 from lite.datasets.problems import Problems
+from lite.metrics.multimodalqa import answer_list
 from lite.schema import Document, Example, LiteError
 
 IMAGE_FOLDERS = ("final_dataset_images", "images")
@@ -106,8 +107,9 @@ def _example(
         problems.add("question without documents", f"{question['where']}: no document of its pool can be read.")
         return None
     return Example(
-        question["id"], question["question"], kept, question["gold"], question["answers"], question["category"], split
-    )
+        question["id"], question["question"], kept, question["gold"], question["answers"], question["category"], split,
+        metric="multimodalqa",
+    )  # fmt: skip
 
 
 def _contexts(folder: Path, part: str, ids: set[str], absent: set[str], problems: Problems) -> dict[str, Document]:
@@ -245,5 +247,5 @@ def submission(example: Example, answer: str | Iterable[str], sources: Sequence[
         answer: The answers, or one text in which `;` or line breaks separate them.
         sources: Not part of this benchmark's submissions; taken so that both writers are called alike.
     """
-    parts = re.split(r"[;\n]", answer) if isinstance(answer, str) else answer
+    parts = answer_list(answer) if isinstance(answer, str) else answer
     return {example.id: [part.strip() for part in parts if part.strip()]}

@@ -174,6 +174,7 @@ def _example(
         category=str(record.get("Qcate", "")),
         split=split,
         keywords="" if split == "test" else keywords_of(record, answers),
+        metric="webqa",
     )
 
 

@@ -1,4 +1,7 @@
-"""Exact match and token F1 of a short answer against the accepted ones, after SQuAD (Rajpurkar et al., 2016)."""
+"""Exact match and token F1 of a short answer against the accepted ones, after SQuAD (Rajpurkar et al., 2016).
+
+`answer_score` chooses between them and the official metrics of the two benchmarks.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+
+from lite.metrics import multimodalqa, webqa
 
 
 def normalise(text: str) -> str:
@@ -23,6 +28,24 @@ def exact_match(answer: str, accepted: Sequence[str]) -> float:
 def token_f1(answer: str, accepted: Sequence[str]) -> float:
     """The best F1 over shared words with any accepted answer, in [0, 1]."""
     return max((_f1(normalise(answer).split(), normalise(other).split()) for other in accepted), default=0.0)
+
+
+def answer_score(metric: str, answer: str, accepted: Sequence[str], keywords: str = "", category: str = "") -> float:
+    """The data set's own metric of one answer, in [0, 1].
+
+    Args:
+        metric: `webqa` (QA-Acc), `multimodalqa` (list F1; `;` or a line break separates the answers of a list), or
+            empty: token F1 with the best accepted answer.
+        answer: What was said.
+        accepted: The accepted answers; for `multimodalqa` the parts of the one right list.
+        keywords, category: Of WebQA.
+    """
+    if metric == "webqa":
+        lemmatize, _ = webqa.load_lemmatizer()
+        return webqa.qa_accuracy(answer, keywords or accepted[0], category.rpartition(": ")[2], lemmatize)
+    if metric == "multimodalqa":
+        return multimodalqa.list_f1(multimodalqa.answer_list(answer), accepted)
+    return token_f1(answer, accepted)
 
 
 def _f1(words: list[str], others: list[str]) -> float:

@@ -77,6 +77,11 @@ def list_f1(predicted: str | Sequence[str], gold: str | Sequence[str]) -> float:
     return round(float(aligned.sum()) / max(len(said), len(wanted)), 2)
 
 
+def answer_list(answer: str) -> list[str]:
+    """The parts of an answer that a model wrote: `;` or a line break separates them."""
+    return [part.strip() for part in re.split(r"[;\n]", answer) if part.strip()]
+
+
 def _listed(answers: str | Sequence[str]) -> Sequence[str]:
     return [answers] if isinstance(answers, str) else answers
 
