@@ -156,7 +156,8 @@ def load_stack(model: PreTrainedModel, stage1: Path | None, stage2: Path | None)
         model = load_adapter(model, stage1, STAGE1)
     if stage2 is None:
         return model
-    wanted = read_card(stage2).get("stage1_hash")
+    card = read_card(stage2)
+    wanted = card.get("stage1_hash") if STAGE1 in card.get("active", []) else None
     given = read_card(stage1)["hash"] if stage1 is not None else None
     if wanted is not None and wanted != given:
         raise LiteError(

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from lite.prompts import DISMISSAL, HELPS, HELPS_NOT, NONE, UNKNOWN, clip, plain
 from lite.schema import Document, Example, LiteError
 
+FACT_CHARS = 200  # of a quoted sentence
+
 
 def compose_chain(example: Example, documents: Sequence[Document], document_chars: int) -> str:
     """The completion that the labels of `example` call for.
@@ -30,7 +32,7 @@ def compose_chain(example: Example, documents: Sequence[Document], document_char
     helpful = [number for number, document in enumerate(documents, start=1) if document.id in example.relevant]
     if helpful and not "".join(example.answers[:1]).strip():
         raise LiteError(f"Question {example.id!r} has no answer to compose a chain from. Label one, or leave it out.")
-    answer = plain(example.answers[0]) if helpful else UNKNOWN
+    answer = plain("; ".join(right_answers(example))) if helpful else UNKNOWN
     thoughts = []
     for number, document in enumerate(documents, start=1):
         title = quote(document.title)
@@ -46,26 +48,32 @@ def compose_chain(example: Example, documents: Sequence[Document], document_char
     return f"<think>{' '.join(thoughts)}</think>\n<rank>{rank}</rank>\n<answer>{answer}</answer>"
 
 
+def right_answers(example: Example) -> tuple[str, ...]:
+    """What belongs into `<answer>`: the first accepted answer, or all parts of a MultimodalQA list."""
+    return example.answers if example.metric == "multimodalqa" else example.answers[:1]
+
+
 def found_fact(example: Example, document: Document, others: Sequence[Document], document_chars: int) -> str:
     """What a relevant document contributes, as a sentence; empty where the labels do not tell.
 
-    Of a text: the sentence that holds the answer, else the one that shares most words with the question. Of an image:
-    the answer itself, unless it stands in another relevant document.
+    Of a text: the sentence (of a table: the row) that holds most of the answers, else the one that shares most words
+    with the question. Of an image: the answer itself, unless it stands in another relevant document.
     """
-    answer = example.answers[0]
+    answers = right_answers(example)
     if document.text:
-        sentences = re.split(r"(?<=[.!?])\s+", clip(document.text, document_chars))
+        sentences = re.split(r"(?<=[.!?])\s+|\n", clip(document.text, document_chars))
         asked = set(re.findall(r"\w+", example.question.lower()))
-        return max(
+        found = max(
             sentences,
             key=lambda sentence: (
-                mentions(sentence, answer),
+                sum(mentions(sentence, answer) for answer in answers),
                 len(asked & set(re.findall(r"\w+", sentence.lower()))),
             ),
         )
-    if any(mentions(f"{other.title}\n{other.text}", answer) for other in others):
+        return clip(found, FACT_CHARS)
+    if any(mentions(f"{other.title}\n{other.text}", answer) for other in others for answer in answers):
         return ""
-    return f"{answer}."
+    return f"{'; '.join(answers)}."
 
 
 def quote(text: str) -> str:

@@ -78,7 +78,7 @@ def stage1_report(
         "questions": {"dev": len(dev), "test": len(test)},
         "seed": config.seed,
         "adapter_hash": adapter_hash(folder / "adapter"),
-        "filter": {key: tuned[key] for key in ("threshold", "max_kept")} | {"min_kept": 1, "tuned_on": "dev"},
+        "filter": {key: tuned[key] for key in ("threshold", "max_kept")} | {"tuned_on": "dev"},
         "filter_on_dev": {key: tuned[key] for key in ("recall_kept", "share_filtered")},
         "filter_on_test": filter_quality(trained, tuned["threshold"], int(tuned["max_kept"])),
         **side_by_side(base, trained, lexical),

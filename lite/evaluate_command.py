@@ -6,15 +6,16 @@ import dataclasses
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 
 from lite.adapters import STAGE1, STAGE2, activate, load_stack, read_card
 from lite.datasets import multimodalqa, webqa
 from lite.datasets.problems import Problems
-from lite.datasets.sources import load_examples, parse_spec
+from lite.datasets.sources import is_readable, load_examples, parse_spec, split_mix
 from lite.evaluate_stage2 import (
     Budget,
     answer_examples,
@@ -24,19 +25,24 @@ from lite.evaluate_stage2 import (
     stage1_scores,
     terminal_table,
 )
-from lite.models import TINY, ModelConfig, load_model
+from lite.models import SHIPPED, ModelConfig, load_model
 from lite.schema import Example, LiteError, Trace
-from lite.train_stage2 import FULL, STAGE1_BASE, Stage2Config, load_test_examples, train_stage2
+from lite.train import check_settings, resolved_settings
+from lite.train_stage2 import FULL, REWARDS, STAGE1_BASE, Stage2Config, load_test_examples, train_stage2
 
 logger = logging.getLogger(__name__)
 
-SHIPPED = TINY.parent / "adapters"  # trained on the embedded model: what works before any training
+# Settings that runs in one table must share; a variant's own change is part of its settings.
+DECISIVE = {
+    *("data", "limit", "seed", "adapter_mode", "reward_weights"),
+    *("max_steps", "max_documents", "learning_rate", "cold_start_steps"),
+}
 SUBMISSIONS = {"webqa": webqa.submission, "multimodalqa": multimodalqa.submission}
 # What each ablation changes in the recipe; see `ablate`.
 ABLATIONS = {
     "no stage 1": {"adapter_mode": "fresh"},
-    "no ranking reward": {"reward_weights": [0.5, 0.0, 1.0, 0.5]},
-    "no answer reward": {"reward_weights": [0.5, 1.0, 0.0, 0.5]},
+    "no ranking reward": {"without_reward": "ranking"},
+    "no answer reward": {"without_reward": "answer"},
     "continued, not stacked": {"adapter_mode": "continue"},
 }
 
@@ -69,15 +75,24 @@ def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console
         LiteError: Data or adapters need the user.
     """
     stage1, stage2 = find_adapters(config, model_config)
-    name, _ = parse_spec(config.data)
+    console.print(f"Adapters: {stage1}, {stage2}", soft_wrap=True)
+    names = [parse_spec(spec)[0] for spec in split_mix(config.data)]
+    name = names[0] if len(names) == 1 else "mix"
     folder = Path(config.results or Path(config.output_dir).parent / f"evaluation-{name}-{config.split}")
     folder.mkdir(parents=True, exist_ok=True)
     problems = Problems(config.skip_broken)
     examples = load_examples(config.data, config.split, config.limit, problems)
+    if not examples:
+        raise LiteError(f"{config.data} has no question in its split {config.split}.")
+    if config.skip_broken:
+        examples = [
+            replace(example, documents=tuple(d for d in example.documents if is_readable(d, problems)))
+            for example in examples
+        ]
     base, processor = load_model(model_config)
     model = load_stack(base, stage1, stage2)
     claim_predictions(folder, config, stage1, stage2)
-    cards = read_card(stage1), read_card(stage2)
+    cards = usable_cards(stage1, stage2)
     scores = stage1_scores(model, processor, examples, cards[0], config.per_device_eval_batch_size, console)
     activate(model, cards[1]["active"])
     budget = Budget(
@@ -103,17 +118,33 @@ def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console
 
 
 def find_adapters(config: EvaluateConfig, model_config: ModelConfig) -> tuple[Path, Path]:
-    """The two adapters: those named, else the profile's run, else (for the embedded model) the shipped ones."""
+    """The two adapters: those that are named or that the profile's runs left; for `tiny`, else the shipped ones."""
     run = Path(config.output_dir)
-    trained = (run.parent / STAGE1 / "adapter", run / "adapter")
-    shipped = (SHIPPED / STAGE1, SHIPPED / STAGE2)
-    for default in (trained, shipped):
-        stage1 = Path(config.stage1_adapter or default[0])
-        stage2 = Path(config.stage2_adapter or default[1])
-        if stage1.exists() and stage2.exists() and (default is trained or model_config.model_name_or_path == "tiny"):
-            return stage1, stage2
-    missing = next(str(path) for path in trained if not path.exists())
-    raise LiteError(f"{missing} does not exist. Train it with recipes/stage2.sh, or name one with --stage2_adapter.")
+    found = (
+        Path(config.stage1_adapter or run.parent / STAGE1 / "adapter"),
+        Path(config.stage2_adapter or run / "adapter"),
+    )
+    missing = [str(path) for path in found if not path.exists()]
+    if not missing:
+        return found
+    if model_config.model_name_or_path == "tiny" and config.stage2_adapter is None and SHIPPED.exists():
+        return SHIPPED / STAGE1, SHIPPED / STAGE2
+    raise LiteError(
+        f"{missing[0]} does not exist. Train it with recipes/stage2.sh, or name the adapters with --stage1_adapter and "
+        "--stage2_adapter."
+    )
+
+
+def usable_cards(stage1: Path, stage2: Path) -> tuple[dict, dict]:
+    """The cards of both adapters, if they can filter and answer together."""
+    cards = read_card(stage1), read_card(stage2)
+    if "threshold" not in cards[0]:
+        raise LiteError(f"Stage 1 in {stage1} was stopped before its report: run recipes/stage1.sh again to finish it.")
+    if "active" not in cards[1]:
+        raise LiteError(f"{stage2} is no adapter of a stage 2 run. Give the `adapter` folder of one.")
+    if cards[1]["stage1_hash"] is None:
+        raise LiteError(f"{stage2} was trained without stage 1; its run's report.md holds what it reaches alone.")
+    return cards
 
 
 def claim_predictions(folder: Path, config: EvaluateConfig, stage1: Path, stage2: Path) -> None:
@@ -150,16 +181,20 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
     Every variant is a run of its own, `ablation/<variant>/` beside the recipe's, from the same stage 1, seed and steps.
     """
     parent = Path(config.output_dir).parent
+    table = Path(config.results or parent / "ablation")
     runs = {FULL: Path(config.output_dir)}
-    runs |= {name: parent / "ablation" / name.replace(" ", "-").replace(",", "") for name in ABLATIONS}
+    runs |= {name: table / name.replace(" ", "-").replace(",", "") for name in ABLATIONS}
     stage1 = config.stage1_adapter or str(parent / STAGE1 / "adapter")
     for name, folder in runs.items():
-        if (folder / "report.json").exists() and not config.overwrite:
+        settings = variant(config, ABLATIONS.get(name, {}), folder, stage1)
+        if (folder / "report.json").exists():
+            before = yaml.safe_load((folder / "config.yaml").read_text())
+            ours = resolved_settings(settings, model_config)
+            check_settings(folder, before, {key: value for key, value in ours.items() if key in DECISIVE})
             console.print(f"{name}: {folder} is there.", soft_wrap=True)
             continue
         console.rule(name)
-        changes = ABLATIONS.get(name, {}) | {"output_dir": str(folder), "stage1_adapter": stage1}
-        train_stage2(variant(config, changes), model_config, console)
+        train_stage2(settings, model_config, console)
     reports = {name: json.loads((folder / "report.json").read_text()) for name, folder in runs.items()}
     examples, _ = load_test_examples(config)
     systems: dict[str, list[Trace]] = {}
@@ -173,21 +208,28 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
         "data": config.data, "seed": config.seed, "full": FULL, "baseline": STAGE1_BASE,
         "evidence": reports[FULL]["evidence"], "runs": {name: r["adapter_hash"] for name, r in reports.items()},
     }  # fmt: skip
-    folder = parent / "ablation"
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (table / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     notes = [
         f"Data: {config.data}, {len(examples)} test questions, seed {config.seed}. Each variant is trained from the "
-        "same stage 1 with the same steps; `no stage 1` has neither its adapter nor its filter.",
+        "same stage 1 with the same steps; `no stage 1` has neither its adapter nor its filter. A reward that is left "
+        "out is left out of GRPO only: a cold start imitates chains that rank and answer.",
     ]
-    (folder / "report.md").write_text(markdown(report, "Ablation", notes))
+    (table / "report.md").write_text(markdown(report, "Ablation", notes))
     console.print(terminal_table(report, f"{len(examples)} test questions"))
-    console.print(f"Table: {folder / 'report.md'}", soft_wrap=True)
-    return folder
+    console.print(f"Table: {table / 'report.md'}", soft_wrap=True)
+    return table
 
 
-def variant(config: EvaluateConfig, changes: dict) -> Stage2Config:
+def variant(config: EvaluateConfig, changes: dict[str, str], folder: Path, stage1: str) -> Stage2Config:
     """The recipe's settings with some changed, as a run of its own."""
     fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(Stage2Config) if f.init}
-    fields |= changes
-    fields["generation_batch_size"] = None  # TRL derives it anew
+    # derived by TRL from the others; overwriting is for predictions here, not for runs that took hours
+    fields |= {"generation_batch_size": None, "overwrite": False}
+    fields |= {"output_dir": str(folder), "stage1_adapter": stage1}
+    if "adapter_mode" in changes:
+        fields["adapter_mode"] = changes["adapter_mode"]
+    if "without_reward" in changes:
+        left_out = [reward.__name__ for reward in REWARDS].index(changes["without_reward"])
+        weights = list(config.reward_weights or [1.0] * len(REWARDS))
+        fields["reward_weights"] = [0.0 if i == left_out else weight for i, weight in enumerate(weights)]
     return Stage2Config(**fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,12 +23,12 @@ from lite.evaluate import bm25, cell, save_plot
 from lite.evaluate import plt as plots
 from lite.listwise import NOTHING_FOUND, Listing, arrange, say, select, trace
 from lite.metrics import bootstrap
-from lite.metrics.answers import answer_score, exact_match, normalise, token_f1
-from lite.metrics.ranking import Judged, ndcg_at, recall_at
+from lite.metrics.answers import answer_figures, answer_score, normalise
 from lite.rewards import set_f1
 from lite.schema import Example, LiteError, Trace
 from lite.scoring import score
 
+DISCOUNTS = [1 / math.log2(place + 2) for place in range(5)]  # of nDCG@5, binary gains
 FIGURES = ("format", "ndcg@5", "recall@1", "recall@3", "recall@5", "source_f1", "exact_match", "f1", "answer")
 
 
@@ -152,14 +153,16 @@ def figures(example: Example, outcome: Trace) -> dict[str, float]:
     of `retrieved`.
     """
     order = [*outcome.ranking, *(i for i in outcome.retrieved if i not in outcome.ranking)]
-    judged = Judged(-np.arange(len(order), dtype=float), np.array([i in example.relevant for i in order]))
+    hits = [i in example.relevant for i in order]
+    exact, f1 = answer_figures(example.metric, outcome.answer, example.answers)
+    ideal = sum(DISCOUNTS[: len(example.relevant)])
     return {
         "format": float(outcome.format_ok),
-        "ndcg@5": ndcg_at(judged, 5),
-        **{f"recall@{k}": recall_at(judged, k) for k in (1, 3, 5)},
+        "ndcg@5": sum(gain for gain, hit in zip(DISCOUNTS, hits, strict=False) if hit) / ideal,
+        **{f"recall@{k}": sum(hits[:k]) / len(example.relevant) for k in (1, 3, 5)},
         "source_f1": set_f1(outcome.cited, sorted(example.relevant)),
-        "exact_match": exact_match(outcome.answer, example.answers),
-        "f1": token_f1(outcome.answer, example.answers),
+        "exact_match": exact,
+        "f1": f1,
         "answer": answer_score(example.metric, outcome.answer, example.answers, example.keywords, example.category),
     }
 
@@ -177,14 +180,21 @@ def summarise(rows: Sequence[dict[str, float]], baseline: Sequence[dict[str, flo
 
 
 def subsets(examples: Sequence[Example]) -> dict[str, list[int]]:
-    """Indices of the questions by number of documents needed, and by category."""
+    """Indices of the questions by number of documents needed, by modality of these, and by category."""
     parts = {
         "one document": [i for i, example in enumerate(examples) if len(example.relevant) == 1],
         "two or more documents": [i for i, example in enumerate(examples) if len(example.relevant) > 1],
     }
+    for modality in sorted({modality_of(example) for example in examples}):
+        parts[f"on {modality}"] = [i for i, example in enumerate(examples) if modality_of(example) == modality]
     for category in dict.fromkeys(example.category for example in examples):
         parts[category] = [i for i, example in enumerate(examples) if example.category == category]
     return {name: chosen for name, chosen in parts.items() if chosen}
+
+
+def modality_of(example: Example) -> str:
+    """The kinds of the relevant documents: `text`, `image+table`, ..."""
+    return "+".join(sorted({d.kind for d in example.documents if d.id in example.relevant})) or "nothing at hand"
 
 
 def evidence_test(
@@ -266,18 +276,20 @@ def report_systems(examples: Sequence[Example], systems: dict[str, Sequence[Trac
 def markdown(report: dict, title: str, notes: Sequence[str]) -> str:
     """The report for people."""
     lines = [f"# {title}", "", *notes, "", "## Systems", "", *_table(report["systems"]), ""]
-    lines += [
-        f"## {report['full']}, compared", "",
-        f"Paired differences, {report['full']} minus the other; an interval above 0 is a gain.", "",
-        *_table(report["against"], signed=True), "",
-    ]  # fmt: skip
+    if report["against"]:
+        lines += [
+            f"## {report['full']}, compared", "",
+            f"Paired differences, {report['full']} minus the other; an interval above 0 is a gain.", "",
+            *_table(report["against"], signed=True), "",
+        ]  # fmt: skip
     if report.get("evidence", {}).get("questions"):
         lines += ["## Evidence test", "", evidence_sentence(report["evidence"]), ""]
-    lines += ["## By kind of question", "", "| kind | questions | system | nDCG@5 | source F1 | exact match | F1 |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    columns = ("format", "ndcg@5", "source_f1", "exact_match", "f1", "answer")
+    lines += ["## By kind of question", "", f"| kind | questions | system | {' | '.join(columns)} |"]
+    lines.append("|---" * (3 + len(columns)) + "|")
     for kind, part in report["by_kind"].items():
         for name in report["systems"]:
-            cells = [cell(part[name][figure]) for figure in ("ndcg@5", "source_f1", "exact_match", "f1", "answer")]
+            cells = [cell(part[name][figure]) for figure in columns]
             lines.append(f"| {kind} | {part['questions']} | {name} | " + " | ".join(cells) + " |")
     if report["format_failures"]:
         listed = ", ".join(f"{reason}: {count}" for reason, count in sorted(report["format_failures"].items()))
@@ -300,10 +312,12 @@ def terminal_table(report: dict, title: str) -> Table:
     table.add_column("")
     for name in report["systems"]:
         table.add_column(name, justify="right")
-    table.add_column(f"{report['full']} - {report['baseline']}", justify="right", no_wrap=True)
+    compared = report["full"] != report["baseline"]
+    if compared:
+        table.add_column(f"{report['full']} - {report['baseline']}", justify="right", no_wrap=True)
     for figure in FIGURES:
         values = [f"{found[figure]['value']:.3f}" for found in report["systems"].values()]
-        table.add_row(figure, *values, cell(report["difference"][figure], signed=True))
+        table.add_row(figure, *values, *([cell(report["difference"][figure], signed=True)] if compared else []))
     return table
 
 

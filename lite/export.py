@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -43,8 +44,10 @@ def export(run: Path, out: Path, merge: bool = False) -> Path:
     stage1 = stage1_of(run) if STAGE1 in card.get("active", [STAGE1]) else None
     stage2 = adapter if card["stage"] == STAGE2 else None
     names = [STAGE1] * (stage1 is not None) + [STAGE2] * (stage2 is not None)
+    # a pre-quantised base has its 16-bit twin under the same name without the ending
+    name = re.sub(r"-(unsloth-)?bnb-4bit$", "", card["base"]) if merge else card["base"]
     config = ModelConfig(
-        model_name_or_path=card["base"], max_pixels=card["max_pixels"], backend="transformers", load_in_4bit=not merge
+        model_name_or_path=name, max_pixels=card["max_pixels"], backend="transformers", load_in_4bit=not merge
     )
     base, processor = load_model(config)
     model = load_stack(base, stage1, stage2)

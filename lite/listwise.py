@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
+from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin, TextIteratorStreamer
 
 from lite.metrics.ranking import keep
 from lite.models import vision_tokens
-from lite.prompts import parse_stage2, stage2_prompt
+from lite.prompts import UNKNOWN, parse_stage2, stage2_prompt
 from lite.rewards import final_order
 from lite.schema import Document, Trace
-from lite.scoring import evaluating
+from lite.scoring import encode, evaluating
+
+# What is said where stage 1 lets no document through: the honest outcome, without asking stage 2.
+NOTHING_FOUND = (
+    f"<think>No document reaches the threshold of stage 1.</think>\n<rank>none</rank>\n<answer>{UNKNOWN}</answer>"
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ def select(scores: np.ndarray, threshold: float, max_kept: int, max_documents: i
         Indices that are kept and indices that only the budget dropped, both best first. Empty where nothing reaches
         the threshold.
     """
-    passed = keep(scores, threshold, max_kept, min_kept=0).tolist()
+    passed = keep(scores, threshold, max_kept).tolist()
     return passed[:max_documents], passed[max_documents:]
 
 
@@ -82,30 +88,60 @@ def say(
         batch_size: Prompts at once. Prompts of similar length are put together.
         done: Called after each batch with the indices of its listings and their completions.
     """
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=model.generation_config.eos_token_id,
-        pad_token_id=processor.tokenizer.pad_token_id,
-        suppress_tokens=vision_tokens(model),
-    )
+    settings = _greedy(model, processor, max_new_tokens)
     prompts = [stage2_prompt(listing.question, listing.documents, document_chars) for listing in listings]
     by_length = sorted(range(len(listings)), key=lambda i: _length(prompts[i]))
     completions = [""] * len(listings)
     with evaluating(model):
         for start in range(0, len(by_length), batch_size):
             batch = by_length[start : start + batch_size]
-            texts = processor.apply_chat_template(
-                [prompts[i] for i in batch], add_generation_prompt=True, tokenize=False
-            )
-            images = [d.load_image() for i in batch for d in listings[i].documents if d.image is not None]
-            inputs = processor(text=texts, images=images or None, padding=True, return_tensors="pt").to(model.device)
+            documents = [document for i in batch for document in listings[i].documents]
+            inputs = encode(processor, [prompts[i] for i in batch], documents).to(model.device)
             tokens = model.generate(**inputs, generation_config=settings)[:, inputs["input_ids"].shape[1] :]
             said = processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
             for i, text in zip(batch, said, strict=True):
                 completions[i] = text
             done(batch, said)
     return completions
+
+
+def say_streaming(
+    model: PreTrainedModel, processor: ProcessorMixin, listing: Listing, document_chars: int, max_new_tokens: int
+) -> Iterator[str]:
+    """The completion of one listing in pieces, as the model says them; joined, they are what `say` returns.
+
+    The model runs in a thread. It stops after the next token when the iterator is closed.
+
+    Args:
+        model, processor, document_chars, max_new_tokens: As for `say`.
+    """
+    prompt = stage2_prompt(listing.question, listing.documents, document_chars)
+    inputs = encode(processor, [prompt], listing.documents).to(model.device)
+    streamer = TextIteratorStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    settings = _greedy(model, processor, max_new_tokens)
+    closed = threading.Event()
+    failures: list[BaseException] = []
+
+    def stopped(input_ids: torch.Tensor, scores: torch.Tensor, **_) -> torch.Tensor:
+        return torch.full((len(input_ids),), closed.is_set(), device=input_ids.device)
+
+    def work() -> None:
+        try:
+            with torch.inference_mode(), evaluating(model):
+                model.generate(**inputs, generation_config=settings, streamer=streamer, stopping_criteria=[stopped])
+        except BaseException as error:  # raised again where the pieces are read
+            failures.append(error)
+            streamer.end()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield from streamer
+    finally:
+        closed.set()
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 def trace(
@@ -147,6 +183,16 @@ def trace(
         raw=completion,
         failure=output.failure,
         seconds=seconds or {},
+    )
+
+
+def _greedy(model: PreTrainedModel, processor: ProcessorMixin, max_new_tokens: int) -> GenerationConfig:
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=model.generation_config.eos_token_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        suppress_tokens=vision_tokens(model),
     )
 
 

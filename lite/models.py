@@ -23,6 +23,7 @@ from lite.schema import LiteError
 logger = logging.getLogger(__name__)
 
 TINY = Path(__file__).parent / "tiny" / "weights"
+SHIPPED = TINY.parent / "adapters"  # trained on the embedded model: what works before any training
 # transformers matches these from the start of a module's full name, so a bare "visual" would quantise model.visual.
 NOT_QUANTISED = r"(.*\.)?(visual|vision_tower|multi_modal_projector|lm_head)(\.|$)"
 LANGUAGE_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"

@@ -115,7 +115,8 @@ def answer(
             rewards.append((exact_match(output.answer, right) + token_f1(output.answer, right)) / 2)
         else:
             score = answer_score(name, output.answer, accepted, needed, kind)
-            longest = LONG * max(len(right.split()) for right in [*accepted, needed])
+            lengths = [len(right.split()) for right in accepted]
+            longest = LONG * max(sum(lengths) if name == "multimodalqa" else max(lengths), len(needed.split()))
             brevity = min(1.0, longest / len(output.answer.split()))
             rewards.append((score + (score > WHOLLY)) / 2 * brevity)
     return rewards

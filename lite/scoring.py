@@ -57,7 +57,7 @@ def score(
 
 
 def encode(processor: ProcessorMixin, prompts: Sequence[list[dict]], documents: Sequence[Document]):
-    """Tokens and pixels of a batch of prompts with at most one image each, left-padded."""
+    """Tokens and pixels of a batch of prompts and of the images that they show, left-padded."""
     texts = processor.apply_chat_template(list(prompts), add_generation_prompt=True, tokenize=False)
     images = [document.load_image() for document in documents if document.image is not None]
     return processor(text=texts, images=images or None, padding=True, return_tensors="pt")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +18,15 @@ from transformers import ProcessorMixin
 
 from lite.adapters import read_card
 from lite.chains import compose_chain
-from lite.datasets.pools import CONFUSABLE, Corpus, draw_negative, relevant_documents
+from lite.datasets.pools import CONFUSABLE, SAMPLE, Corpus, draw_negative, relevant_documents
 from lite.datasets.problems import Problems
-from lite.datasets.sources import load_candidates, load_examples, split_mix
+from lite.datasets.sources import load_training_sets, without_unreadable
 from lite.evaluate_stage2 import stage1_scores
 from lite.listwise import Listing, arrange, select
 from lite.prompts import stage2_prompt
 from lite.schema import Document, Example, LiteError
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from lite.train_stage2 import Stage2Config
@@ -51,7 +55,7 @@ def training_rows(
     rng = random.Random(config.seed)
     drawn = draw_pools(config, rng)
     if stage1 is None:
-        scores, threshold, max_kept = [pool.lexical for pool in drawn], -np.inf, config.max_documents
+        scores, threshold, max_kept = [pool.lexical() for pool in drawn], -np.inf, config.max_documents
     else:
         card = read_card(stage1)
         threshold, max_kept = card["threshold"], card["max_kept"]
@@ -64,33 +68,47 @@ def unscored_rows(config: Stage2Config) -> list[Row]:
     """Rows as long as those of a run, for a dry run that loads no model: BM25 stands in for stage 1."""
     rng = random.Random(config.seed)
     drawn = draw_pools(config, rng)
-    return fill(drawn, [pool.lexical for pool in drawn], -np.inf, 2 * config.max_documents, config, rng)
+    return fill(drawn, [pool.lexical() for pool in drawn], -np.inf, 2 * config.max_documents, config, rng)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Documents that a prompt is filled from, the relevant ones first, and their BM25 scores `[documents]`."""
+    """Documents that a prompt is filled from, the relevant ones first."""
 
     example: Example
     documents: tuple[Document, ...]
-    lexical: np.ndarray
+    corpus: Corpus
+
+    def lexical(self) -> np.ndarray:
+        """BM25 of each document, `[documents]`."""
+        of_corpus = self.corpus.bm25_scores(self.example.question)
+        return np.array([of_corpus[self.corpus.position[document.id]] for document in self.documents])
 
 
 def draw_pools(config: Stage2Config, rng: random.Random) -> list[Pool]:
-    """A pool for every training question of every data set."""
+    """Pools for the training questions of every data set, as many as the run can use: scoring them takes time."""
     problems = Problems(config.skip_broken)
-    pools = []
-    for spec in split_mix(config.data):
-        examples = load_examples(spec, "train", config.limit, problems)
-        corpus = Corpus(load_candidates(spec, "train", examples))
-        for example in examples * config.prompts_per_question:
-            documents = draw_pool(example, corpus, config, rng, mined=spec != "flags")
-            of_corpus = corpus.bm25_scores(example.question)
-            lexical = np.array([of_corpus[corpus.position[document.id]] for document in documents])
-            pools.append(Pool(replace(example, documents=()), tuple(documents), lexical))
-    if not pools:
-        raise LiteError("There is no question to train on. Check --data and --limit.")
-    return pools
+    asked: list[tuple[Example, Corpus, bool]] = []
+    for examples, documents, mined in load_training_sets(config.data, config.limit, problems):
+        if config.skip_broken:
+            examples = without_unreadable(examples, problems)
+        answered = [example for example in examples if example.answers]
+        if len(answered) < len(examples):
+            logger.warning("%d questions have no answer and are left out.", len(examples) - len(answered))
+        corpus = Corpus(documents)
+        asked += [(example, corpus, mined) for example in answered * config.prompts_per_question]
+    if problems.messages:
+        logger.warning(problems.summary())
+    if not asked:
+        raise LiteError("There is no question with an answer to train on. Check --data and --limit.")
+    prompts_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps / config.num_generations
+    usable = max(math.ceil(config.max_steps * prompts_per_step), config.cold_start_steps * config.cold_start_batch_size)
+    if 0 < usable < len(asked) and config.max_steps > 0:
+        asked = random.Random(config.seed).sample(asked, usable)
+    return [
+        Pool(replace(example, documents=()), tuple(draw_pool(example, corpus, config, rng, mined)), corpus)
+        for example, corpus, mined in asked
+    ]
 
 
 def fill(
@@ -131,7 +149,8 @@ def draw_pool(
     hard = own if mined else corpus.confusable(example, CONFUSABLE)
     taken, negatives = set(example.relevant), []
     for _ in range(2 * config.max_documents):
-        source = hard if rng.random() < config.hard_share else own
+        easy = rng.choices(corpus.documents, k=SAMPLE) if mined else own
+        source = hard if rng.random() < config.hard_share else easy
         negative = draw_negative(rng, source, corpus, rng.choice(relevant).kind, taken)
         if negative is None:
             break

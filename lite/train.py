@@ -50,13 +50,9 @@ class RunConfig(StageConfig):
     data: str = field(
         default="flags",
         metadata={
-            "help": "The data set: `flags` (bundled), `webqa:DIR`, `multimodalqa:DIR` or `jsonl:FILE`. Repeated, or with "
-            "commas between, it is a mix."
+            "help": "The data set: `flags` (bundled), `webqa:DIR`, `multimodalqa:DIR` or `jsonl:FILE`. Repeated, or "
+            "with commas between, it is a mix."
         },
-    )
-    data_weights: list[float] | None = field(
-        default=None,
-        metadata={"help": "Of a mix: how the training pairs divide among its data sets. Unset: all pairs of all."},
     )
     skip_broken: bool = field(
         default=False, metadata={"help": "Leave out broken lines and images, with a count, instead of stopping."}
@@ -71,6 +67,9 @@ class RunConfig(StageConfig):
     )
     max_prompt_tokens: int = field(
         default=4096, metadata={"help": "Rows whose prompt is longer are left out, with a count; nothing is cut."}
+    )
+    report_questions: int = field(
+        default=500, metadata={"help": "Questions per data set that the report tunes on, and reports on, at most."}
     )
     overwrite: bool = field(default=False, metadata={"help": "Throw away what output_dir holds and start anew."})
     dry_run: bool = field(
@@ -89,11 +88,12 @@ class RunConfig(StageConfig):
 class Stage1Config(RunConfig):
     """The settings of a stage 1 run."""
 
+    data_weights: list[float] | None = field(
+        default=None,
+        metadata={"help": "Of a mix: how the training pairs divide among its data sets. Unset: all pairs of all."},
+    )
     min_recall: float = field(default=0.98, metadata={"help": "Recall on dev that the filter's threshold must keep."})
     hard_pool_size: int = field(default=30, metadata={"help": "Documents per question in the report's hard pools."})
-    report_questions: int = field(
-        default=500, metadata={"help": "Questions per data set that the report tunes on, and reports on, at most."}
-    )
 
 
 def train_stage1(config: Stage1Config, model_config: ModelConfig, console: Console) -> Path:
@@ -274,18 +274,24 @@ def _plain(value: Any) -> Any:
 def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
     """Write `config.yaml`, unless the folder already holds a run with other settings, or something else."""
     path = folder / "config.yaml"
-    if folder.exists() and any(folder.iterdir()) and not path.exists():
+    before = yaml.safe_load(path.read_text()) if path.exists() else None
+    ours = isinstance(before, dict) and "base_fingerprint" in before
+    if folder.exists() and any(folder.iterdir()) and not ours:
         raise LiteError(f"{folder} is not empty and holds no run of ours. Give another --output_dir.")
     if overwrite and folder.exists():
         shutil.rmtree(folder)
     if path.exists():
-        before = yaml.safe_load(path.read_text())
-        changed = [key for key in settings if key not in FREE_SETTINGS and before.get(key) != settings[key]]
-        if changed:
-            listed = "\n".join(f"  {key}: {before.get(key)!r} there, {settings[key]!r} now" for key in changed)
-            raise LiteError(
-                f"{folder} holds a run with other settings:\n{listed}\n"
-                "Give another --output_dir, or --overwrite true to throw that run away."
-            )
+        check_settings(folder, before, settings)
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(settings))
+
+
+def check_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on in a run folder whose settings decide another result."""
+    changed = [key for key in now if key not in FREE_SETTINGS and before.get(key) != now[key]]
+    if changed:
+        listed = "\n".join(f"  {key}: {before.get(key)!r} there, {now[key]!r} now" for key in changed)
+        raise LiteError(
+            f"{folder} holds a run with other settings:\n{listed}\n"
+            "Give another --output_dir, or --overwrite true to throw that run away."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Sequence
@@ -104,6 +105,7 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
         LiteError: Something in the settings, the data or the run folder needs the user.
     """
     folder = Path(config.output_dir)
+    config.multi_objective_aggregation = "normalize_then_sum"  # each reward counts by its weight, not by its spread
     set_seed(config.seed)
     base, processor = load_model(model_config)
     settings = resolved_settings(config, model_config) | {"base_fingerprint": base_fingerprint(base)}
@@ -136,7 +138,6 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
     if config.cold_start_steps:
         cold_start(model, processor, rows, config, card, console)
     config.generation_kwargs = {"suppress_tokens": vision_tokens(base)} | (config.generation_kwargs or {})
-    config.multi_objective_aggregation = "normalize_then_sum"  # each reward counts by its weight, not by its spread
     train(
         StageTrainer(
             model=model,
@@ -145,7 +146,7 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
             train_dataset=prompt_dataset(rows, config),
             processing_class=processor,
             callbacks=[MetricsFile(folder / "metrics.jsonl"), ProgressLine(console)],
-            reference=reference(model, model_config, config),
+            reference=reference(model, config),
         ),
         console,
     )
@@ -166,7 +167,12 @@ def stage1_folder(config: Stage2Config) -> Path | None:
             f"Stage 2 is stacked on a stage 1 adapter, and {folder} does not exist. Train stage 1 first "
             "(recipes/stage1.sh), or name another one with --stage1_adapter."
         )
-    if "threshold" not in read_card(folder):
+    card = read_card(folder)
+    if card["data"] != config.data:
+        logger.warning(
+            "Stage 1 in %s was trained and tuned on %s, stage 2 trains on %s.", folder, card["data"], config.data
+        )
+    if "threshold" not in card:
         raise LiteError(f"Stage 1 in {folder} was stopped before its report: run recipes/stage1.sh again to finish it.")
     return folder
 
@@ -179,14 +185,16 @@ def acting(adapter_mode: str) -> list[str]:
 def stacked_model(base, model_config: ModelConfig, stage1: Path | None, adapter_mode: str) -> PeftModel:
     """The base with stage 1's adapter (frozen) and a new one for stage 2 (learning), acting as `adapter_mode` says."""
     model = base if stage1 is None else load_adapter(base, stage1, STAGE1)
-    model = add_adapter(model, lora_config(model_config), STAGE2)
     if adapter_mode == "continue":
+        model = add_adapter(model, copy.deepcopy(model.peft_config[STAGE1]), STAGE2)
         copy_weights(model, STAGE1, STAGE2)
+    else:
+        model = add_adapter(model, lora_config(model_config), STAGE2)
     activate(model, acting(adapter_mode), trainable=STAGE2)
     return model
 
 
-def reference(model: PeftModel, model_config: ModelConfig, config: Stage2Config) -> list[str]:
+def reference(model: PeftModel, config: Stage2Config) -> list[str]:
     """The adapters of the KL reference: the policy as GRPO finds it.
 
     That is base + stage 1, unless stage 2's adapter already does something: after a cold start, or as a copy of
@@ -194,7 +202,7 @@ def reference(model: PeftModel, model_config: ModelConfig, config: Stage2Config)
     """
     if config.beta == 0 or not (config.cold_start_steps or config.adapter_mode == "continue"):
         return [STAGE1] if config.adapter_mode == "stack" else []
-    add_adapter(model, lora_config(model_config), INITIAL)
+    add_adapter(model, copy.deepcopy(model.peft_config[STAGE2]), INITIAL)
     copy_weights(model, STAGE2, INITIAL)
     activate(model, acting(config.adapter_mode), trainable=STAGE2)
     return [INITIAL if name == STAGE2 else name for name in acting(config.adapter_mode)]
@@ -290,13 +298,13 @@ def stage2_report(
     if stage1 is not None:
         systems[STAGE1_BASE] = run(STAGE1_BASE, [], scores, budget)
     if config.cold_start_steps:
+        name = COLD_START if stage1 is not None else "cold start alone"
         load_weights(model, folder / "cold_start", STAGE2)
-        systems[COLD_START] = run(COLD_START, trained, scores, budget)
+        systems[name] = run(name, trained, scores, budget)
         load_weights(model, folder / "adapter", STAGE2)
     systems[full] = run(full, trained, scores, budget)
 
     def ask(listings: list[Listing]) -> list[str]:
-        said = {}
         asked = [i for i, listing in enumerate(listings) if listing.documents]
         with active(model, trained):
             texts = say(
@@ -337,7 +345,8 @@ def stage2_report(
 
 def load_test_examples(config: Stage2Config) -> tuple[list[Example], Corpus]:
     """The questions that the report is on, and the documents that BM25 counts words in."""
-    _, examples, documents = load_report_examples([config.data], config.limit, Problems(config.skip_broken))
+    limit = min(config.limit or config.report_questions, config.report_questions)
+    _, examples, documents = load_report_examples([config.data], limit, Problems(config.skip_broken))
     return examples, Corpus(documents)
 
 

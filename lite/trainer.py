@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import PrinterCallback, ProcessorMixin, ProgressCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.data_utils import prepare_multimodal_messages
@@ -276,7 +277,7 @@ class StageTrainer(GRPOTrainer):
         # A checkpoint that a full disk cut short would be taken for the newest one at the next start.
         try:
             super()._save_checkpoint(model, trial)
-        except Exception as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             folder = Path(self.args.output_dir)
             shutil.rmtree(folder / f"checkpoint-{self.state.global_step}", ignore_errors=True)
             survivor = last_checkpoint(folder)

@@ -14,6 +14,11 @@ case " $* " in
 *" --stage1_adapter"* | *" --dry_run"* | *" --help"* | *" -h "*) ;;
 *)
     if [ ! -e "runs/$PROFILE/stage1/report.json" ]; then
+        case " $* " in *" --data"*)
+            echo "runs/$PROFILE/stage1 holds no finished stage 1. Train it on the same data first: bash recipes/stage1.sh --data …" >&2
+            exit 1
+            ;;
+        esac
         echo "runs/$PROFILE/stage1 holds no finished stage 1: training it first."
         lite train stage1 --config "recipes/$PROFILE/stage1.yaml"
     fi

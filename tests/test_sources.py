@@ -67,12 +67,18 @@ def test_hard_negatives_are_the_benchmarks_own(spec):
 
 def test_a_mix_keeps_to_its_weights_and_repeats_no_pair(spec):
     pairs = pairs_of(f"{spec},flags", [1, 3])
-    of_flags = sum(pair.example.id.startswith("ff-") for pair in pairs)
+    of_flags = sum(pair.example.id.startswith("2:flags:") for pair in pairs)
     assert (len(pairs) - of_flags, of_flags) == (40, 120)
     assert max(Counter((p.example.id, p.document.id) for p in pairs).values()) == 1
-    assert not all(pair.example.id.startswith("ff-") for pair in pairs[40:])  # shuffled
+    assert not all(pair.example.id.startswith("2:flags:") for pair in pairs[40:])  # shuffled
     everything = pairs_of(f"{spec},flags")
     assert len(everything) == 40 + len(pairs_of("flags"))
+
+
+def test_equal_ids_of_two_sets_stay_apart(spec):
+    pairs = pairs_of(f"{spec},{spec}")
+    assert {pair.document.id.split(":")[0] for pair in pairs} == {"1", "2"}
+    assert all(pair.relevant == (pair.document.id in pair.example.relevant) for pair in pairs)
 
 
 @pytest.mark.parametrize("weights", [[1], [1, 0], [1, 2, 3]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,14 +116,10 @@ def load_training_pairs(
     if weights is not None and (len(weights) != len(specs) or min(weights) <= 0):
         raise LiteError(f"{len(specs)} data sets need as many weights, all above 0; data_weights is {list(weights)}.")
     parts = []
-    for spec in specs:
-        examples = load_examples(spec, "train", limit, problems)
-        if not examples:
-            raise LiteError(f"{spec} has no question to train on. Check its split and --limit.")
-        corpus = Corpus(load_candidates(spec, "train", examples))
-        pairs = training_pairs(examples, corpus, hard_share, seed, mined=spec != "flags")
+    for examples, documents, mined in load_training_sets(data, limit, problems):
+        pairs = training_pairs(examples, Corpus(documents), hard_share, seed, mined)
         # a pool is not needed any more, and all of them together are most of the memory
-        light = {example.id: replace(example, documents=()) for example in examples} if spec != "flags" else {}
+        light = {example.id: replace(example, documents=()) for example in examples} if mined else {}
         parts.append([replace(pair, example=light.get(pair.example.id, pair.example)) for pair in pairs])
     if len(parts) == 1:
         return parts[0]
@@ -133,6 +129,26 @@ def load_training_pairs(
     mixed = [pair for part in parts for pair in part]
     random.Random(seed).shuffle(mixed)
     return mixed
+
+
+def load_training_sets(
+    data: str, limit: int | None, problems: Problems
+) -> Iterator[tuple[list[Example], list[Document], bool]]:
+    """Of every data set in `data`: its training questions, where negatives come from, and whether its pools are mined.
+
+    Of a mix, ids are told apart by a prefix: two sets may both have a document `1`.
+    """
+    specs = split_mix(data)
+    for number, spec in enumerate(specs):
+        examples = load_examples(spec, "train", limit, problems)
+        if not examples:
+            raise LiteError(f"{spec} has no question to train on. Check its split and --limit.")
+        documents = load_candidates(spec, "train", examples)
+        if len(specs) > 1:
+            prefix = _prefix(number, spec)
+            examples = _prefixed(examples, prefix)
+            documents = [_renamed(document, prefix) for document in documents]
+        yield examples, documents, spec != "flags"
 
 
 def is_readable(document: Document, problems: Problems) -> bool:

@@ -48,6 +48,14 @@ def answer_score(metric: str, answer: str, accepted: Sequence[str], keywords: st
     return token_f1(answer, accepted)
 
 
+def answer_figures(metric: str, answer: str, accepted: Sequence[str]) -> tuple[float, float]:
+    """(exact match, F1) of one answer: of lists for `multimodalqa`, with the best accepted answer otherwise."""
+    if metric == "multimodalqa":
+        said = multimodalqa.answer_list(answer)
+        return multimodalqa.list_em(said, accepted), multimodalqa.list_f1(said, accepted)
+    return exact_match(answer, accepted), token_f1(answer, accepted)
+
+
 def _f1(words: list[str], others: list[str]) -> float:
     if not words or not others:
         return float(words == others)

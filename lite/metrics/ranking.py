@@ -92,9 +92,9 @@ def chance(questions: Sequence[Judged]) -> dict:
     return {name: {"value": value} for name, value in expected.items()}
 
 
-def filter_quality(questions: Sequence[Judged], threshold: float, max_kept: int, min_kept: int = 1) -> dict[str, float]:
+def filter_quality(questions: Sequence[Judged], threshold: float, max_kept: int) -> dict[str, float]:
     """What the filter does at a threshold: the recall that is kept and the share of documents that it removes."""
-    kept = [keep(question.scores, threshold, max_kept, min_kept) for question in questions]
+    kept = [keep(question.scores, threshold, max_kept) for question in questions]
     recalls = [q.labels[indices].sum() / q.labels.sum() for q, indices in zip(questions, kept, strict=True)]
     total = sum(len(question.labels) for question in questions)
     return {
@@ -103,11 +103,10 @@ def filter_quality(questions: Sequence[Judged], threshold: float, max_kept: int,
     }
 
 
-def keep(scores: np.ndarray, threshold: float, max_kept: int, min_kept: int = 1) -> np.ndarray:
-    """Indices that stage 1 passes on, best first: score at or above `threshold`, between `min_kept` and `max_kept`."""
+def keep(scores: np.ndarray, threshold: float, max_kept: int) -> np.ndarray:
+    """Indices that stage 1 passes on, best first: score at or above `threshold`, at most `max_kept`, perhaps none."""
     order = np.argsort(-scores, kind="stable")
-    count = int((scores >= threshold).sum())
-    return order[: max(min_kept, min(count, max_kept))]
+    return order[: min(int((scores >= threshold).sum()), max_kept)]
 
 
 def tune_filter(questions: Sequence[Judged], min_recall: float = 0.98) -> dict[str, float]:
