@@ -1,0 +1,76 @@
+"""Whole evaluations of data sets in their official layouts, with the shipped adapters of the embedded model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from official_files import (
+    BLUE,
+    GREEN,
+    RED,
+    multimodalqa_question,
+    picture,
+    webqa_record,
+    write_multimodalqa,
+    write_webqa,
+)
+
+from lite import cli
+
+RECIPE = str(Path(__file__).parents[1] / "recipes" / "tiny" / "stage2.yaml")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder without runs, so that the shipped adapters are taken."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def evaluate(data: str, split: str, *changes: str) -> int:
+    return cli.main(
+        ["evaluate", "--config", RECIPE, "--data", data, "--split", split, "--output_dir", "results", *changes]
+    )
+
+
+def test_webqa_is_answered_reported_and_submitted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    records = [webqa_record(f"q{i}", split="val") for i in range(3)]
+    write_webqa(tmp_path / "webqa", records)
+    assert evaluate(f"webqa:{tmp_path / 'webqa'}", "val") == 0
+    submission = json.loads((tmp_path / "results" / "submission.json").read_text())
+    assert set(submission) == {"q0", "q1", "q2"}
+    for entry in submission.values():
+        assert set(entry) == {"sources", "answer"}
+        assert set(entry["sources"]) <= {RED, BLUE, GREEN, *(f"q{i}_{j}" for i in range(3) for j in (1, 2))}
+    report = json.loads((tmp_path / "results" / "report.json").read_text())
+    assert {"one document", "on image", "color"} <= set(report["by_kind"])
+    capsys.readouterr()
+    gold = ["--gold", str(tmp_path / "webqa" / "WebQA_train_val.json"), "--predictions", "results/submission.json"]
+    assert cli.main(["metrics", "webqa", *gold, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["qa_fl"] is None or 0 <= figures["qa_fl"] <= 1
+    assert 0 <= figures["qa_acc"] <= 1
+
+
+def test_secret_test_split_is_submitted_without_a_report(tmp_path: Path) -> None:
+    questions = [multimodalqa_question("a"), multimodalqa_question("b")]
+    for question in questions:
+        del question["answers"], question["supporting_context"]
+    write_multimodalqa(tmp_path / "mmqa", questions, split="test")
+    assert evaluate(f"multimodalqa:{tmp_path / 'mmqa'}", "test") == 0
+    assert not (tmp_path / "results" / "report.json").exists()
+    submission = json.loads((tmp_path / "results" / "submission.json").read_text())
+    assert set(submission) == {"a", "b"}
+    assert all(isinstance(answers, list) for answers in submission.values())
+
+
+def test_broken_images_are_left_out_and_counted_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = {RED: picture("red"), BLUE: b"no picture", GREEN: picture("green")}
+    write_webqa(tmp_path / "webqa", [webqa_record("q", split="val")], images)
+    data = f"webqa:{tmp_path / 'webqa'}"
+    assert evaluate(data, "val") == 1
+    assert evaluate(data, "val", "--skip_broken", "true") == 0
+    assert "1" in caplog.text
+    assert len(json.loads((tmp_path / "results" / "submission.json").read_text())) == 1
