@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -18,6 +20,9 @@ commands:
   train stage2   train ranking and answering with a reasoning chain on top of it, and report on it
   evaluate       answer the questions of a split; with --ablate, the table of variants
   export         write a run's adapters as one ordinary PEFT adapter, or merged into the model
+  index          read a folder of your own files into a library
+  search         find documents in it
+  ask            answer a question from it, ranked, explained and cited
   data           inspect, validate or cut a data set
   metrics        the official figures of a WebQA or MultimodalQA submission
 
@@ -36,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("train", "stage2"): _train_stage2,
         ("evaluate",): _evaluate,
         ("export",): _export,
+        ("index",): _index,
+        ("search",): _search,
+        ("ask",): _ask,
         ("data",): _data,
         ("metrics",): _metrics,
     }
@@ -60,7 +68,7 @@ def _guarded(command, arguments: list[str]) -> int:
     for library in ("bitsandbytes", "huggingface_hub", "transformers"):
         logging.getLogger(library).setLevel(logging.ERROR)
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    if command not in (_data, _metrics, _export) and _unsloth_wanted(arguments):
+    if command not in (_data, _metrics, _export, _index, _search) and _unsloth_wanted(arguments):
         import unsloth  # noqa: F401  must come before transformers and trl, which it patches
 
     from lite.schema import LiteError
@@ -73,13 +81,44 @@ def _guarded(command, arguments: list[str]) -> int:
 
 
 def _unsloth_wanted(arguments: list[str]) -> bool:
+    """Whether this run will load its model through Unsloth, which has to be imported first of all."""
     from importlib.util import find_spec
+    from pathlib import Path
 
-    if "transformers" in arguments or not find_spec("unsloth"):  # `--backend transformers`
+    import yaml
+
+    if not find_spec("unsloth"):
+        return False
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    settings = {}
+    for name, value in itertools.pairwise(words):
+        if name == "--config" and Path(value).is_file():
+            settings = (yaml.safe_load(Path(value).read_text()) or {}) | settings
+        elif name == "--backend":
+            settings["backend"] = value
+    if settings.get("backend") == "transformers":
         return False
     import torch
 
     return torch.cuda.is_available()
+
+
+def _index(arguments: list[str]) -> int:
+    from lite.ask_command import index
+
+    return index(arguments)
+
+
+def _search(arguments: list[str]) -> int:
+    from lite.ask_command import search
+
+    return search(arguments)
+
+
+def _ask(arguments: list[str]) -> int:
+    from lite.ask_command import ask
+
+    return ask(arguments)
 
 
 def _data(arguments: list[str]) -> int:
@@ -132,7 +171,7 @@ def _evaluate(arguments: list[str]) -> None:
     from lite.settings import parse
 
     # The recipe's output_dir is the run that is evaluated; one that is given here is where the results go.
-    arguments = ["--results" if argument == "--output_dir" else argument for argument in arguments]
+    arguments = [re.sub(r"^--output[-_]dir(?==|$)", "--results", argument) for argument in arguments]
     config, model_config = parse(EvaluateConfig, "evaluate", arguments)
     (ablate if config.ablate else evaluate)(config, model_config, Console())
 

@@ -13,7 +13,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from lite.models import TINY, ModelConfig, load_model
+from lite.adapters import STAGE1, STAGE2, add_adapter, base_fingerprint, read_card, save_adapter
+from lite.models import TINY, ModelConfig, load_model, lora_config
+from lite.rag import Rag
 
 torch.set_num_threads(1)
 
@@ -32,3 +34,35 @@ def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def random_model(random_folder: Path):
     """(model, processor) of `random_folder`, in NF4."""
     return load_model(ModelConfig(model_name_or_path=str(random_folder)))
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of both stages on the embedded model, with adapters that do something arbitrary."""
+    parent = tmp_path_factory.mktemp("runs") / "arbitrary"
+    model, _ = load_model(ModelConfig())
+    card = {"base": "tiny", "base_fingerprint": base_fingerprint(model), "document_chars": 140, "max_pixels": None}
+    for stage, scale in ((STAGE1, 0.01), (STAGE2, 0.05)):  # the latter makes it say something
+        model = add_adapter(model, lora_config(ModelConfig()), stage)
+        generator = torch.Generator().manual_seed(0)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name and f".{stage}." in name:
+                parameter.data = torch.randn(parameter.shape, generator=generator) * scale
+    save_adapter(model, STAGE1, parent / STAGE1 / "adapter", card | {"stage": STAGE1, "threshold": 0.0, "max_kept": 8})
+    own = {
+        "stage": STAGE2, "active": [STAGE1, STAGE2], "max_documents": 5, "max_completion_length": 24,
+        "stage1_hash": read_card(parent / STAGE1 / "adapter")["hash"],
+    }  # fmt: skip
+    save_adapter(model, STAGE2, parent / STAGE2 / "adapter", card | own)
+    return parent / STAGE2
+
+
+@pytest.fixture(scope="session")
+def loaded(run: Path) -> Rag:
+    return Rag.load(run, batch_size=4)
+
+
+@pytest.fixture
+def rag(loaded: Rag) -> Rag:
+    """With cards that a test may change."""
+    return Rag(loaded.model, loaded.processor, dict(loaded.stage1), dict(loaded.stage2), loaded.batch_size)

@@ -1,0 +1,311 @@
+"""A question in, a trace out: retrieve, filter by stage 1, rank and answer by stage 2.
+
+`Rag.load("tiny").ask("What is the capital of Chad?", library="library")` returns a `Trace`; `ask_stream` yields what
+the command line and the demo show meanwhile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import yaml
+from peft import PeftModel
+from transformers import ProcessorMixin
+
+from lite.adapters import CARD, STAGE1, STAGE2, activate, active, load_stack, read_card
+from lite.listwise import NOTHING_FOUND, Listing, arrange, say, say_streaming, select, trace
+from lite.metrics.answers import normalise
+from lite.models import SHIPPED, ModelConfig, load_model
+from lite.prompts import NONE, UNKNOWN
+from lite.schema import Document, LiteError, Trace
+from lite.scoring import score
+
+if TYPE_CHECKING:
+    from lite.library import Library
+
+RETRIEVED = 20  # documents that stage 1 is given of a library
+MAX_QUESTION = 4000  # characters: with a longer one a prompt is no longer what the adapters were trained on
+NOTHING_RETRIEVED = f"<think>No document was retrieved.</think>\n<rank>{NONE}</rank>\n<answer>{UNKNOWN}</answer>"
+
+
+@dataclass(frozen=True)
+class Event:
+    """A step of one answer, in this order; `reasoning` comes many times, the others once.
+
+    | name | fields |
+    |---|---|
+    | retrieved | `documents`, in the order of retrieval |
+    | scored | `scores`: P(relevant) by id |
+    | kept | `ids` that stage 2 sees, in stage 1's order; `documents` in the prompt's: the chain's `[1]` is the first |
+    | reasoning | `text`: the next piece of the chain |
+    | ranking | `ids`, best first: those that the answer rests on, then the rest of those kept |
+    | answer | `text` |
+    | done | `trace` |
+    """
+
+    name: Literal["retrieved", "scored", "kept", "reasoning", "ranking", "answer", "done"]
+    documents: tuple[Document, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
+    ids: tuple[str, ...] = ()
+    text: str = ""
+    trace: Trace | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What becomes of the answer when one document is taken away.
+
+    Args:
+        id: The document.
+        cited: Whether the answer says that it rests on it.
+        answer: The answer without it; the raw text where the output was malformed.
+        format_ok: Whether it was not.
+        changed: Whether that is another answer, apart from case, articles and punctuation.
+    """
+
+    id: str
+    cited: bool
+    answer: str
+    format_ok: bool
+    changed: bool
+
+
+class Rag:
+    """A model with both stages' adapters. Safe to use from several threads: questions are answered one at a time."""
+
+    def __init__(self, model: PeftModel, processor: ProcessorMixin, stage1: dict, stage2: dict, batch_size: int = 16):
+        """`Rag.load` is the way to one.
+
+        Args:
+            model: With the adapters `stage1` and `stage2`, see `load_stack`.
+            processor: Of the same model; pads on the left.
+            stage1, stage2: The adapters' cards.
+            batch_size: Documents that stage 1 scores at once.
+        """
+        self.model = model
+        self.processor = processor
+        self.stage1 = stage1
+        self.stage2 = stage2
+        self.batch_size = batch_size
+        self._lock = threading.Lock()  # which adapters act is a state of the model
+
+    @classmethod
+    def load(cls, profile_or_run: str | Path = "tiny", batch_size: int = 16) -> Rag:
+        """Load a trained pair of adapters and their model.
+
+        Args:
+            profile_or_run: A profile (`tiny`, `qwen3-vl-4b`: its run in `runs/`, for `tiny` else the shipped adapters)
+                or a run folder.
+            batch_size: Documents that stage 1 scores at once.
+
+        Raises:
+            LiteError: There is no such run, or the adapters do not fit together.
+        """
+        folders = find_adapters(profile_or_run)
+        stage1, stage2 = (read_card(folder) for folder in folders)
+        if "threshold" not in stage1:
+            raise LiteError(
+                f"Stage 1 in {folders[0]} was stopped before its report: run recipes/stage1.sh again to finish it."
+            )
+        base, processor = load_model(ModelConfig(model_name_or_path=stage2["base"], max_pixels=stage2["max_pixels"]))
+        return cls(load_stack(base, *folders), processor, stage1, stage2, batch_size)
+
+    @property
+    def note(self) -> str:
+        """What a reader of the answers must know of the model; empty for a full-size one."""
+        return "The embedded tiny model knows only flags." if self.stage2["base"] == "tiny" else ""
+
+    def ask(
+        self,
+        question: str,
+        documents: Sequence[Document] | None = None,
+        library: Library | str | Path | None = None,
+    ) -> Trace:
+        """Answer a question from documents.
+
+        Documents over stage 2's budget are dropped, lowest score first, and listed in `Trace.dropped`. Where no
+        document reaches stage 1's threshold, or none is found, the answer is `not in the documents`.
+
+        Args:
+            question: As a person would ask it.
+            documents: All of these are scored; or
+            library: the best 20 of this one: a `Library`, or where it is stored.
+
+        Raises:
+            LiteError: The question is empty or too long, a document comes twice or its image cannot be read, or the
+                library does not open.
+        """
+        *_, done = self.ask_stream(question, documents, library)
+        assert done.trace is not None
+        return done.trace
+
+    def ask_stream(
+        self,
+        question: str,
+        documents: Sequence[Document] | None = None,
+        library: Library | str | Path | None = None,
+    ) -> Iterator[Event]:
+        """As `ask`, step by step. Closing the iterator stops the model after the token at hand."""
+        question = question.strip()
+        if not question:
+            raise LiteError("The question is empty.")
+        if len(question) > MAX_QUESTION:
+            raise LiteError(f"The question has {len(question):,} characters; at most {MAX_QUESTION:,} are read.")
+        seconds = {}
+        start = time.perf_counter()
+        pool = _pool(question, documents, library)
+        seconds["retrieve"] = time.perf_counter() - start
+        yield Event("retrieved", documents=tuple(pool))
+
+        start = time.perf_counter()
+        scores = self._score(question, pool)
+        seconds["stage 1"] = time.perf_counter() - start
+        yield Event("scored", scores={d.id: float(s) for d, s in zip(pool, scores, strict=True)})
+
+        budget = min(self.stage1["max_kept"], self.stage2["max_documents"])
+        kept, dropped = select(scores, self.stage1["threshold"], len(pool), budget)
+        listing = arrange(question, [pool[i] for i in kept])
+        yield Event("kept", ids=tuple(pool[i].id for i in kept), documents=listing.documents)
+
+        start = time.perf_counter()
+        said = ""
+        shown = 0
+        for piece in self._say(listing, pool):
+            said += piece
+            reasoning = chain_so_far(said)
+            if len(reasoning) > shown:
+                yield Event("reasoning", text=reasoning[shown:])
+                shown = len(reasoning)
+        seconds["stage 2"] = time.perf_counter() - start
+
+        result = trace(listing, said, pool, scores, [pool[i] for i in dropped], seconds)
+        yield Event("ranking", ids=result.ranking)
+        yield Event("answer", text=result.answer)
+        yield Event("done", trace=result)
+
+    def explain(self, outcome: Trace, documents: Sequence[Document]) -> tuple[Evidence, ...]:
+        """Which document does this answer rest on? Stage 2 is asked again without each one in turn.
+
+        All else stays as it was: the other documents, and their order.
+
+        Args:
+            outcome: Of `ask`.
+            documents: At least those that were kept; the event `retrieved` has them.
+
+        Returns:
+            One per document that was kept, in stage 1's order.
+        """
+        by_id = {document.id: document for document in documents}
+        shown = tuple(by_id[i] for i in outcome.shown)
+        order = tuple(outcome.shown.index(i) + 1 for i in outcome.kept)
+        listings = [without(Listing(outcome.question, shown, order), outcome.shown.index(i) + 1) for i in outcome.kept]
+        asked = [listing for listing in listings if listing.documents]
+        with self._lock, active(self.model, self.stage2["active"]):
+            texts = iter(say(self.model, self.processor, asked, *self._limits(), batch_size=self.batch_size))
+        without_each = [
+            trace(listing, next(texts) if listing.documents else NOTHING_FOUND, listing.documents)
+            for listing in listings
+        ]
+        before = normalise(outcome.answer)
+        return tuple(
+            Evidence(i, i in outcome.cited, other.answer, other.format_ok, normalise(other.answer) != before)
+            for i, other in zip(outcome.kept, without_each, strict=True)
+        )
+
+    def _score(self, question: str, pool: Sequence[Document]) -> np.ndarray:
+        if not pool:
+            return np.empty(0)
+        pairs = [(question, document) for document in pool]
+        with self._lock, active(self.model, [STAGE1]):
+            return score(self.model, self.processor, pairs, self.stage1["document_chars"], self.batch_size)
+
+    def _say(self, listing: Listing, pool: Sequence[Document]) -> Iterator[str]:
+        if not listing.documents:
+            yield NOTHING_FOUND if pool else NOTHING_RETRIEVED
+            return
+        with self._lock:
+            activate(self.model, self.stage2["active"])
+            yield from say_streaming(self.model, self.processor, listing, *self._limits())
+
+    def _limits(self) -> tuple[int, int]:
+        return self.stage2["document_chars"], self.stage2["max_completion_length"]
+
+
+def find_adapters(profile_or_run: str | Path) -> tuple[Path, Path]:
+    """The folders of stage 1's and stage 2's adapter, see `Rag.load`.
+
+    Raises:
+        LiteError: There are none.
+    """
+    given, run = Path(profile_or_run), Path("runs") / profile_or_run
+    places = [
+        (given.parent / STAGE1 / "adapter", given / "adapter"),  # a run of stage 2
+        *((folder / STAGE1 / "adapter", folder / STAGE2 / "adapter") for folder in (given, run)),
+        (given / STAGE1, given / STAGE2),
+    ]
+    if str(profile_or_run) == "tiny":
+        places.append((SHIPPED / STAGE1, SHIPPED / STAGE2))
+    for stage1, stage2 in places:
+        if (stage2 / CARD).exists() and read_card(stage2)["stage"] == STAGE2:
+            stage1 = _stage1_in_settings(stage2.parent / "config.yaml") or stage1
+            if read_card(stage2)["stage1_hash"] is None:
+                raise LiteError(f"{stage2} was trained without stage 1 (adapter_mode: fresh), which asking needs.")
+            if not (stage1 / CARD).exists():
+                raise LiteError(f"{stage2} is stacked on a stage 1 adapter, and {stage1} does not exist. Put it there.")
+            return stage1, stage2
+    raise LiteError(
+        f"{profile_or_run} is neither a run folder with a stage 2 adapter, nor a profile with one (that would be "
+        f"{run / STAGE2 / 'adapter'}). Train it with recipes/stage2.sh, or give another --profile."
+    )
+
+
+def without(listing: Listing, number: int) -> Listing:
+    """The listing less the document that is shown as `number`; the others move up."""
+    return dataclasses.replace(
+        listing,
+        documents=(*listing.documents[: number - 1], *listing.documents[number:]),
+        stage1_order=tuple(n - (n > number) for n in listing.stage1_order if n != number),
+    )
+
+
+def chain_so_far(said: str) -> str:
+    """The part of an unfinished completion that surely belongs to the chain; it only ever grows."""
+    said = said.lstrip()
+    opening, closing = "<think>", "</think>"
+    if not said.startswith(opening):
+        return ""
+    chain = said.removeprefix(opening).lstrip()
+    if closing in chain:
+        return chain[: chain.index(closing)].rstrip()
+    begun = next((n for n in range(len(closing) - 1, 0, -1) if chain.endswith(closing[:n])), 0)
+    return chain[: len(chain) - begun].rstrip()
+
+
+def _pool(question: str, documents: Sequence[Document] | None, library: Library | str | Path | None) -> list[Document]:
+    if (documents is None) == (library is None):
+        raise LiteError("Give either documents or a library to answer from.")
+    if documents is None:
+        from lite.library import Library  # LanceDB, which nobody with documents at hand needs
+
+        opened = library if isinstance(library, Library) else Library.open(str(library))
+        return [hit.document for hit in opened.search(question, RETRIEVED)]
+    ids = [document.id for document in documents]
+    twice = next((i for n, i in enumerate(ids) if i in ids[:n]), None) if len(set(ids)) < len(ids) else None
+    if twice is not None:
+        raise LiteError(f"Two documents have the id {twice!r}. Give each its own.")
+    return list(documents)
+
+
+def _stage1_in_settings(path: Path) -> Path | None:
+    """What a run's settings name as stage 1's adapter, where it is still there."""
+    if not path.exists():
+        return None
+    named = (yaml.safe_load(path.read_text()) or {}).get("stage1_adapter")
+    return Path(named) if named and (Path(named) / CARD).exists() else None
