@@ -40,7 +40,7 @@ def dry_run_stage2(config: Stage2Config, model_config: ModelConfig, console: Con
     """The same of a stage 2 run. Prompts are filled without stage 1's scores: as long, with other distractors."""
     listings = [row.listing for row in unscored_rows(config)]
     prompts = [stage2_prompt(listing.question, listing.documents, config.document_chars) for listing in listings]
-    what = f"{len(listings)} questions with up to {config.max_documents} documents each"
+    what = f"{len(listings)} prompts of a question with up to {config.max_documents} documents"
     dry_run(config, model_config, console, what, prompts, [listing.documents for listing in listings], adapters=2)
 
 
