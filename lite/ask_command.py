@@ -134,6 +134,12 @@ def ask(arguments: list[str]) -> int:
     _add_library(parser)
     parser.add_argument("--documents", nargs="+", metavar="FILE", help="Ask about these files instead of a library.")
     parser.add_argument(
+        "--data", metavar="SPEC",
+        help="Ask over the documents of a data set instead: flags, webqa:DIR, multimodalqa:DIR or jsonl:FILE.",
+    )  # fmt: skip
+    parser.add_argument("--split", default="test", help="With --data: of which questions. [test]")
+    parser.add_argument("--limit", type=int, help="With --data: of the first N questions.")
+    parser.add_argument(
         "--profile", default="tiny",
         help="A profile that was trained (runs/PROFILE), a run folder, or `tiny`: the embedded model that knows only "
         "flags. [tiny]",
@@ -148,14 +154,16 @@ def ask(arguments: list[str]) -> int:
         "--json", action="store_true", help="The trace as one line of JSON; with --explain a second line with the test."
     )
     options = parser.parse_args(arguments)
-    if options.documents and options.library:
-        parser.error("give --library or --documents, not both")
+    if sum(source is not None for source in (options.documents, options.library, options.data)) > 1:
+        parser.error("give one of --library, --documents and --data")
 
     documents = None
     if options.documents:
         from lite.reading import read_documents
 
         documents = read_documents(options.documents, OCR[options.ocr])
+    elif options.data:
+        documents = nearest(options.question, options.data, options.split, options.limit)
     else:
         from lite.library import Library  # before the model: a wrong address shows at once
 
@@ -170,7 +178,7 @@ def ask(arguments: list[str]) -> int:
 
         rag = Rag.load(options.profile)
     view = Console(quiet=options.json, highlight=False)
-    outcome, pool = show(rag, options.question, view, documents, None if options.documents else library)
+    outcome, pool = show(rag, options.question, view, documents, None if documents is not None else library)
     evidence: tuple[Evidence, ...] = ()
     if options.explain:
         with progress.status("Asking again without each document …"):
@@ -187,6 +195,18 @@ def ask(arguments: list[str]) -> int:
         print(f"lite: the model's output is malformed ({outcome.failure}); shown as it is.", file=sys.stderr)
         return MALFORMED
     return NOTHING if outcome.answer == UNKNOWN else 0
+
+
+def nearest(question: str, data: str, split: str, limit: int | None) -> list[Document]:
+    """The documents of a data set that BM25 ranks first, as many as a library's search gives."""
+    from lite.datasets.pools import Corpus
+    from lite.datasets.sources import load_candidates, load_examples
+    from lite.rag import RETRIEVED
+
+    corpus = Corpus(load_candidates(data, split, load_examples(data, split, limit)))
+    scores = corpus.bm25_scores(question)
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])[:RETRIEVED]
+    return [corpus.documents[i] for i in order if scores[i] > 0]
 
 
 # ----------------------------------------------------------------------------------------------------------------- view

@@ -109,6 +109,11 @@ def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console
         report |= {"data": config.data, "split": config.split, "full": FULL, "baseline": FULL}
         (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         notes = [f"Data: {config.data}, split {config.split}, {len(labelled)} labelled questions. Adapter {stage2}."]
+        if set(names) & set(SUBMISSIONS) and config.split in ("dev", "val", "validation"):
+            notes += [
+                "",
+                "Where stage 1 was trained on this data, its threshold was tuned on half of these questions.",
+            ]
         (folder / "report.md").write_text(markdown(report, "Evaluation", notes))
         console.print(terminal_table(report, f"{config.data}, {config.split}: {len(labelled)} questions"))
     if problems.messages:

@@ -95,7 +95,7 @@ def test_nothing_found_ends_with_its_own_status(library: Path, run: Path, capsys
         (["ask", "x", "--documents", "nowhere.txt"], 1, "nowhere.txt does not exist"),
         (["ask", "x", "--documents", "a.txt", "--profile", "nowhere"], 1, "nowhere is neither a run folder"),
         (["ask", "  ", "--documents", "a.txt", "--profile", "RUN"], 1, "question is empty"),
-        (["ask", "x", "--documents", "a.txt", "--library", "b"], 2, "not both"),
+        (["ask", "x", "--documents", "a.txt", "--library", "b"], 2, "give one of"),
         (["ask"], 2, "QUESTION"),
     ],
 )
@@ -160,3 +160,13 @@ def test_quickstart_of_the_readme_runs(library: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_a_data_sets_documents_are_asked(capsys: pytest.CaptureFixture) -> None:
+    status = cli.main(["ask", QUESTION, "--data", "flags", "--split", "dev", "--json"])
+    assert status in (0, 3, 4)
+    outcome = Trace.from_json(capsys.readouterr().out)
+    assert len(outcome.retrieved) == 20
+    assert "txt:td:capital" in outcome.kept
+    assert cli.main(["ask", QUESTION, "--data", "flugs"]) == 1
+    assert "Unknown data set 'flugs'" in capsys.readouterr().err
