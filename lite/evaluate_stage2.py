@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,11 +23,10 @@ from lite.evaluate import plt as plots
 from lite.listwise import NOTHING_FOUND, Listing, arrange, say, select, trace
 from lite.metrics import bootstrap
 from lite.metrics.answers import answer_figures, answer_score, normalise
-from lite.rewards import set_f1
+from lite.rewards import ndcg, set_f1
 from lite.schema import Example, LiteError, Trace
 from lite.scoring import score
 
-DISCOUNTS = [1 / math.log2(place + 2) for place in range(5)]  # of nDCG@5, binary gains
 FIGURES = ("format", "ndcg@5", "recall@1", "recall@3", "recall@5", "source_f1", "exact_match", "f1", "answer")
 
 
@@ -155,10 +153,9 @@ def figures(example: Example, outcome: Trace) -> dict[str, float]:
     order = [*outcome.ranking, *(i for i in outcome.retrieved if i not in outcome.ranking)]
     hits = [i in example.relevant for i in order]
     exact, f1 = answer_figures(example.metric, outcome.answer, example.answers)
-    ideal = sum(DISCOUNTS[: len(example.relevant)])
     return {
         "format": float(outcome.format_ok),
-        "ndcg@5": sum(gain for gain, hit in zip(DISCOUNTS, hits, strict=False) if hit) / ideal,
+        "ndcg@5": ndcg(order, example.relevant, 5),
         **{f"recall@{k}": sum(hits[:k]) / len(example.relevant) for k in (1, 3, 5)},
         "source_f1": set_f1(outcome.cited, sorted(example.relevant)),
         "exact_match": exact,

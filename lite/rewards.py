@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from lite.metrics.answers import answer_score, exact_match, token_f1
 from lite.prompts import DISMISSAL, UNKNOWN, citations, parse_stage1, parse_stage2
@@ -157,10 +157,11 @@ def final_order(ranked: Sequence[int], stage1_order: Sequence[int]) -> list[int]
     return [*ranked, *(number for number in stage1_order if number not in ranked)]
 
 
-def ndcg(order: Sequence[int], relevant: Sequence[int]) -> float:
-    """nDCG of a whole order with binary gains (Järvelin and Kekäläinen, 2002)."""
-    found = sum(1 / math.log2(place + 2) for place, number in enumerate(order) if number in relevant)
-    return found / sum(1 / math.log2(place + 2) for place in range(len(relevant)))
+def ndcg(order: Sequence, relevant: Collection, k: int | None = None) -> float:
+    """nDCG of an order with binary gains (Järvelin and Kekäläinen, 2002), cut at `k` or not at all."""
+    found = sum(1 / math.log2(place + 2) for place, item in enumerate(order[:k]) if item in relevant)
+    reachable = len(relevant) if k is None else min(k, len(relevant))
+    return found / sum(1 / math.log2(place + 2) for place in range(reachable))
 
 
 def set_f1(chosen: Sequence[int], relevant: Sequence[int]) -> float:

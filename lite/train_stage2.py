@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from peft import PeftModel
 from rich.console import Console
-from transformers import PrinterCallback, ProcessorMixin, ProgressCallback, set_seed
+from transformers import ProcessorMixin, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from lite import rewards
@@ -53,7 +53,7 @@ from lite.prompts import stage2_prompt
 from lite.schema import Example, LiteError, Trace
 from lite.stage2_rows import Row, prompt_dataset, training_rows
 from lite.train import RunConfig, check_images, claim_folder, drop_long, prompt_lengths, resolved_settings, train
-from lite.trainer import StageTrainer
+from lite.trainer import StageTrainer, adjust
 
 logger = logging.getLogger(__name__)
 
@@ -250,11 +250,7 @@ def cold_start(
         processing_class=processor,
         callbacks=[MetricsFile(folder / "metrics.jsonl", "loss"), ProgressLine(console, "cold start", "loss")],
     )
-    for replaced in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(replaced)
-    for parameter in model.parameters():  # as in StageTrainer
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    adjust(trainer)
     trainer.train()
     save_adapter(model, STAGE2, folder, card | {"stage": "cold start"})
 

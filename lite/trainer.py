@@ -19,7 +19,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import PrinterCallback, ProcessorMixin, ProgressCallback, TrainerCallback
+from transformers import PrinterCallback, ProcessorMixin, ProgressCallback, Trainer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.data_utils import prepare_multimodal_messages
 from trl.models.utils import unwrap_model_for_generation
@@ -86,14 +86,7 @@ class StageTrainer(GRPOTrainer):
         )
         self.beta = args.beta = beta
         model.disable_adapter = partial(active, model, reference)
-        for replaced in (ProgressCallback, PrinterCallback):  # by lite.callbacks.ProgressLine
-            self.remove_callback(replaced)
-        # TRL casts the adapter of a quantised model to bf16. Its weights are around 0.05, where bf16 has steps of
-        # 2e-4, so most of Adam's updates at a learning rate of 1e-5 would round to nothing. fp32 costs 4 more bytes
-        # per weight of an adapter of 1 % of the model. Goes with peft#2889.
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+        adjust(self)
         self.shares_prompts = args.shared_prompt and self._can_share_prompts()
         if self.shares_prompts:
             shared_prompt.prepare(model)
@@ -287,6 +280,20 @@ class StageTrainer(GRPOTrainer):
                 + (f"{survivor.name} is intact. " if survivor else "")
                 + "Make room, then run the same command again: it continues from the last checkpoint."
             ) from error
+
+
+def adjust(trainer: Trainer) -> None:
+    """What every trainer of TRL's needs once it is built, supervised ones too: our progress, and an exact adapter.
+
+    TRL casts the adapter of a quantised model to bf16. Its weights are around 0.05, where bf16 has steps of 2e-4, so
+    most of Adam's updates at a learning rate of 1e-5 would round to nothing. fp32 costs 4 more bytes per weight of an
+    adapter of 1 % of the model. Goes with peft#2889.
+    """
+    for replaced in (ProgressCallback, PrinterCallback):  # by lite.callbacks.ProgressLine
+        trainer.remove_callback(replaced)
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 @dataclass
