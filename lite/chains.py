@@ -10,21 +10,28 @@ A chain says of each document, in the order of the prompt, whether it helps and 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lite.prompts import DISMISSAL, HELPS, HELPS_NOT, NONE, UNKNOWN, clip, plain
 from lite.schema import Document, Example, LiteError
 
 FACT_CHARS = 200  # of a quoted sentence
+NO_CAPTIONS: Mapping[str, str] = {}
 
 
-def compose_chain(example: Example, documents: Sequence[Document], document_chars: int) -> str:
+def compose_chain(
+    example: Example,
+    documents: Sequence[Document],
+    document_chars: int,
+    captions: Mapping[str, str] = NO_CAPTIONS,
+) -> str:
     """The completion that the labels of `example` call for.
 
     Args:
         example: Its `relevant` and first `answers` are used; `documents` need not be its pool.
         documents: As the prompt numbers them. Where none is relevant, the answer is `not in the documents`.
         document_chars: As in the prompt: a chain quotes nothing that the prompt does not show.
+        captions: What is seen on images, by document id. Of a relevant image the chain says this before it answers.
 
     Raises:
         LiteError: A document is relevant, but the first answer is missing or blank.
@@ -42,7 +49,7 @@ def compose_chain(example: Example, documents: Sequence[Document], document_char
             thoughts.append(f"[{number}] {title} {HELPS_NOT}.")
             continue
         others = [documents[i - 1] for i in helpful if i != number]
-        fact = found_fact(example, document, others, document_chars)
+        fact = found_fact(example, document, others, document_chars, captions)
         thoughts.append(f"[{number}] {title} {HELPS}: {quote(fact)}" if fact else f"[{number}] {title} {HELPS}.")
     rank = " > ".join(f"[{number}]" for number in helpful) or NONE
     return f"<think>{' '.join(thoughts)}</think>\n<rank>{rank}</rank>\n<answer>{answer}</answer>"
@@ -53,11 +60,18 @@ def right_answers(example: Example) -> tuple[str, ...]:
     return example.answers if example.metric == "multimodalqa" else example.answers[:1]
 
 
-def found_fact(example: Example, document: Document, others: Sequence[Document], document_chars: int) -> str:
+def found_fact(
+    example: Example,
+    document: Document,
+    others: Sequence[Document],
+    document_chars: int,
+    captions: Mapping[str, str] = NO_CAPTIONS,
+) -> str:
     """What a relevant document contributes, as a sentence; empty where the labels do not tell.
 
     Of a text: the sentence (of a table: the row) that holds most of the answers, else the one that shares most words
-    with the question. Of an image: the answer itself, unless it stands in another relevant document.
+    with the question. Of an image: its caption; without one the answer itself, unless it stands in another relevant
+    document.
     """
     answers = right_answers(example)
     if document.text:
@@ -71,6 +85,8 @@ def found_fact(example: Example, document: Document, others: Sequence[Document],
             ),
         )
         return clip(found, FACT_CHARS)
+    if document.id in captions:
+        return f"{captions[document.id]}."
     if any(mentions(f"{other.title}\n{other.text}", answer) for other in others for answer in answers):
         return ""
     return f"{'; '.join(answers)}."

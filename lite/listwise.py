@@ -67,7 +67,6 @@ def select(scores: np.ndarray, threshold: float, max_kept: int, max_documents: i
     return passed[:max_documents], passed[max_documents:]
 
 
-@torch.inference_mode()
 def say(
     model: PreTrainedModel,
     processor: ProcessorMixin,
@@ -88,15 +87,36 @@ def say(
         batch_size: Prompts at once. Prompts of similar length are put together.
         done: Called after each batch with the indices of its listings and their completions.
     """
-    settings = _greedy(model, processor, max_new_tokens)
     prompts = [stage2_prompt(listing.question, listing.documents, document_chars) for listing in listings]
-    by_length = sorted(range(len(listings)), key=lambda i: _length(prompts[i]))
-    completions = [""] * len(listings)
+    documents = [listing.documents for listing in listings]
+    return complete(model, processor, prompts, documents, max_new_tokens, batch_size, done)
+
+
+@torch.inference_mode()
+def complete(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    prompts: Sequence[list[dict]],
+    documents: Sequence[Sequence[Document]],
+    max_new_tokens: int,
+    batch_size: int = 16,
+    done: Callable[[list[int], list[str]], None] = lambda indices, texts: None,
+) -> list[str]:
+    """The completion of each prompt, decoded greedily.
+
+    Args:
+        model, processor, max_new_tokens, batch_size, done: As for `say`.
+        prompts: Conversations.
+        documents: Those that each prompt shows, for their images.
+    """
+    settings = _greedy(model, processor, max_new_tokens)
+    by_length = sorted(range(len(prompts)), key=lambda i: _length(prompts[i]))
+    completions = [""] * len(prompts)
     with evaluating(model):
         for start in range(0, len(by_length), batch_size):
             batch = by_length[start : start + batch_size]
-            documents = [document for i in batch for document in listings[i].documents]
-            inputs = encode(processor, [prompts[i] for i in batch], documents).to(model.device)
+            shown = [document for i in batch for document in documents[i]]
+            inputs = encode(processor, [prompts[i] for i in batch], shown).to(model.device)
             tokens = model.generate(**inputs, generation_config=settings)[:, inputs["input_ids"].shape[1] :]
             said = processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
             for i, text in zip(batch, said, strict=True):

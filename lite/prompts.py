@@ -102,6 +102,11 @@ def stage2_prompt(question: str, documents: Sequence[Document], document_chars: 
     return [{"role": "user", "content": content}]
 
 
+def caption_prompt(request: str) -> list[dict]:
+    """An image and what is wanted of it, as one conversational turn: for the chains of stage 2's cold start."""
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": f" {request}"}]}]
+
+
 @dataclass(frozen=True)
 class Stage2Output:
     """What a stage 2 completion says.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -159,10 +159,12 @@ def draw_pool(
     return relevant + negatives
 
 
-def prompt_dataset(rows: Sequence[Row], config: Stage2Config, chains: bool = False) -> Dataset:
-    """The rows that a trainer draws from: with the columns of the rewards, or with composed chains to imitate.
+def prompt_dataset(rows: Sequence[Row], config: Stage2Config, captions: Mapping[str, str] | None = None) -> Dataset:
+    """The rows that a trainer draws from. Images are opened when a batch is drawn.
 
-    Images are opened when a batch is drawn.
+    Args:
+        captions: Of images by document id. Given, even if empty, the rows hold composed chains to imitate; else they
+            hold the columns of the rewards.
     """
 
     def to_columns(batch: dict[str, list]) -> dict[str, list]:
@@ -175,8 +177,8 @@ def prompt_dataset(rows: Sequence[Row], config: Stage2Config, chains: bool = Fal
             "prompt": [stage2_prompt(r.listing.question, r.listing.documents, config.document_chars) for r in drawn],
             "images": [images[i] for i in batch["row"]],
         }
-        if chains:
-            said = [compose_chain(r.example, r.listing.documents, config.document_chars) for r in drawn]
+        if captions is not None:
+            said = [compose_chain(r.example, r.listing.documents, config.document_chars, captions) for r in drawn]
             return columns | {"completion": [[{"role": "assistant", "content": text}] for text in said]}
         return columns | {
             "stage1_order": [list(r.listing.stage1_order) for r in drawn],

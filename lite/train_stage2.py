@@ -43,13 +43,14 @@ from lite.evaluate_stage2 import (
     lexical_scores,
     markdown,
     plot_terms,
+    progress_bar,
     report_systems,
     stage1_scores,
     terminal_table,
 )
-from lite.listwise import Listing, say
+from lite.listwise import Listing, complete, say
 from lite.models import ModelConfig, load_model, lora_config, model_path, vision_tokens
-from lite.prompts import stage2_prompt
+from lite.prompts import caption_prompt, stage2_prompt
 from lite.schema import Example, LiteError, Trace
 from lite.stage2_rows import Row, prompt_dataset, training_rows
 from lite.train import RunConfig, check_images, claim_folder, drop_long, prompt_lengths, resolved_settings, train
@@ -57,6 +58,7 @@ from lite.trainer import StageTrainer, adjust
 
 logger = logging.getLogger(__name__)
 
+CAPTION_TOKENS = 60  # of a reply to `cold_start_caption`, at most
 INITIAL = "initial"  # a frozen copy of stage 2's adapter as GRPO finds it, for the KL reference
 REWARDS = [rewards.stage2_format, rewards.ranking, rewards.answer, rewards.grounding]
 
@@ -89,6 +91,13 @@ class Stage2Config(RunConfig):
     )
     cold_start_batch_size: int = field(default=16, metadata={"help": "Rows per step of the cold start."})
     cold_start_learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of the cold start."})
+    cold_start_caption: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the base model is asked of every relevant image, such as `Describe the image in a sentence.` "
+            "The chains of the cold start say the reply before they answer. Unset: they say the answer alone."
+        },
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -224,6 +233,7 @@ def cold_start(
         load_weights(model, folder, STAGE2)
         return
     console.print(f"Cold start: {config.cold_start_steps} supervised steps on composed chains.", highlight=False)
+    captions = caption(model, processor, rows, config, console) if config.cold_start_caption else {}
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(
@@ -246,13 +256,29 @@ def cold_start(
             remove_unused_columns=False,
             dataloader_pin_memory=config.dataloader_pin_memory,
         ),
-        train_dataset=prompt_dataset(rows, config, chains=True),
+        train_dataset=prompt_dataset(rows, config, captions),
         processing_class=processor,
         callbacks=[MetricsFile(folder / "metrics.jsonl", "loss"), ProgressLine(console, "cold start", "loss")],
     )
     adjust(trainer)
     trainer.train()
     save_adapter(model, STAGE2, folder, card | {"stage": "cold start"})
+
+
+def caption(
+    model: PeftModel, processor: ProcessorMixin, rows: Sequence[Row], config: Stage2Config, console: Console
+) -> dict[str, str]:
+    """What the bare base sees on each relevant image that has no text of its own, by document id."""
+    relevant = [d for row in rows for d in row.listing.documents if d.id in row.example.relevant]
+    images = list({d.id: d for d in relevant if d.image is not None and not d.text}.values())
+    prompts = [caption_prompt(config.cold_start_caption)] * len(images)
+    with active(model, []), progress_bar(console) as bar:
+        task = bar.add_task("captions", total=len(images))
+        said = complete(
+            model, processor, prompts, [[image] for image in images], CAPTION_TOKENS,
+            config.per_device_eval_batch_size, lambda places, _: bar.advance(task, len(places)),
+        )  # fmt: skip
+    return {image.id: text.strip(" .\n") for image, text in zip(images, said, strict=True) if text.strip(" .\n")}
 
 
 # -------------------------------------------------------------------------------------------------------------- report

@@ -77,6 +77,17 @@ def test_an_image_contributes_the_answer_unless_another_relevant_document_holds_
     assert f"[1] Flag of Chad {HELPS}: N'Djamena." in compose_chain(example({"f"}), [FLAG, TEXT], CHARS)
 
 
+def test_a_captioned_image_contributes_its_caption_and_the_chain_stays_perfect():
+    captions = {"f": "vertical: blue, yellow, red", "o": "unused"}
+    seen = example({"f"}, ["blue"], "What color is the left band of the flag of Chad?")
+    chain = compose_chain(seen, [OTHER, FLAG], CHARS, captions)
+    assert f"[2] Flag of Chad {HELPS}: vertical: blue, yellow, red.</think>" in chain
+    assert chain.endswith("<answer>blue</answer>")
+    assert is_perfect(chain, seen, [OTHER, FLAG])
+    assert "vertical" not in compose_chain(example({"t"}), [OTHER, FLAG, TEXT], CHARS, captions)
+    assert f"{HELPS}: The capital is N'Djamena." in compose_chain(example({"t"}), [TEXT], CHARS, {"t": "unused"})
+
+
 def test_a_text_contributes_the_sentence_with_the_answer_or_else_the_closest_to_the_question():
     assert found_fact(example({"t"}), TEXT, [], CHARS) == "The capital is N'Djamena."
     assert found_fact(example({"t"}, ["red"], "Who is president?"), TEXT, [], CHARS) == "It has a president."

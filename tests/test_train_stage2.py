@@ -14,16 +14,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
+from rich.console import Console
 
 from lite import cli
 from lite.adapters import STAGE1, STAGE2, activate, load_stack, read_card
 from lite.callbacks import read_metrics
 from lite.evaluate_stage2 import read_predictions
-from lite.models import ModelConfig, load_model
+from lite.models import ModelConfig, load_model, lora_config
 from lite.schema import LiteError, Trace
-from lite.stage2_rows import unscored_rows
-from lite.train_stage2 import Stage2Config
+from lite.stage2_rows import prompt_dataset, unscored_rows
+from lite.train_stage2 import Stage2Config, caption
 
 SMALL = [
     "--limit", "6", "--per_device_train_batch_size", "8", "--num_generations", "4", "--report_to", "none",
@@ -120,6 +121,25 @@ def test_other_adapter_modes_train(parent: Path, tmp_path: Path, mode: str, acti
     card = read_card(tmp_path / "run" / "adapter")
     assert card["active"] == active
     assert (card["stage1_hash"] is None) == (mode == "fresh")
+
+
+def test_cold_start_imitates_what_the_bare_base_sees_on_relevant_images() -> None:
+    base, processor = load_model(ModelConfig(model_name_or_path="tiny"))
+    model = get_peft_model(base, lora_config(ModelConfig()), adapter_name=STAGE2)
+    config = Stage2Config(
+        output_dir="unused", use_cpu=True, bf16=False, limit=8, seed=0, document_chars=140,
+        cold_start_caption="Describe the flag.", per_device_train_batch_size=8,
+    )  # fmt: skip
+    rows = unscored_rows(config)
+    captions = caption(model, processor, rows, config, Console(quiet=True))
+    relevant = {d.id for row in rows for d in row.listing.documents if d.id in row.example.relevant}
+    assert captions
+    assert set(captions) == {i for i in relevant if i.startswith("img:")}
+    chains = prompt_dataset(rows, config, captions)[:]["completion"]
+    for row, [turn] in zip(rows, chains, strict=True):
+        for i in row.example.relevant & set(captions) & {d.id for d in row.listing.documents}:
+            assert f": {captions[i]}." in turn["content"]
+    assert "completion" not in prompt_dataset(rows, config)[:1]
 
 
 def test_prompts_hold_everything_relevant_or_nothing(tmp_path: Path) -> None:

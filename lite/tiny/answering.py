@@ -53,7 +53,7 @@ def answering_row(world: World, n_documents: tuple[int, int], two_hop: float, ti
         documents.append(document)
     rng.shuffle(documents)
     example = asked.example()
-    return answer_row(example, documents, compose_chain(example, documents, DOCUMENT_CHARS))
+    return answer_row(example, documents, compose_chain(example, documents, DOCUMENT_CHARS, asked.captions))
 
 
 def answer_row(example: Example, documents: Sequence[Document], completion: str = "") -> Row:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lite.schema import Document, Example
 from lite.tiny.drawing import BANDS, SYMBOLS, Flag
@@ -18,12 +18,14 @@ class Asked:
 
     Args:
         others: Further documents of the countries that it speaks of.
+        captions: Descriptions of the flags among `relevant`, by document id.
     """
 
     question: str
     relevant: tuple[Document, ...]
     answer: str
     others: tuple[Document, ...] = ()
+    captions: dict[str, str] = field(default_factory=dict)
 
     def example(self) -> Example:
         """As the chains of `lite.chains` want it."""
@@ -69,7 +71,8 @@ def two_hops(world: World, this: Country) -> Asked:
             other = world.country()
         two = [this, other] if rng.random() < 0.5 else [other, this]
         asked = f"Which flag shows {SYMBOLS[this.flag.symbol]}: the flag of {two[0].name} or the flag of {two[1].name}?"
-        return Asked(asked, tuple(country.documents["image"] for country in two), this.name)
+        images = tuple(country.documents["image"] for country in two)
+        return Asked(asked, images, this.name, captions={c.documents["image"].id: c.flag.description() for c in two})
     if draw < 0.3:
         asked = f"What is the capital of the country whose flag is described as: {in_words(this.flag)}?"
         return _asked(this, asked, "image capital", this.capital)
@@ -98,4 +101,5 @@ def in_words(flag: Flag) -> str:
 def _asked(this: Country, question: str, topics: str, answer: str) -> Asked:
     wanted = topics.split()
     others = tuple(document for topic, document in this.documents.items() if topic not in wanted)
-    return Asked(question, tuple(this.documents[topic] for topic in wanted), answer, others)
+    captions = {this.documents["image"].id: this.flag.description()}
+    return Asked(question, tuple(this.documents[topic] for topic in wanted), answer, others, captions)

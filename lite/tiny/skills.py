@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from transformers import ProcessorMixin
 
-from lite.prompts import NO, YES, clip, stage1_prompt
+from lite.prompts import NO, YES, caption_prompt, clip, stage1_prompt
 from lite.schema import Document
 from lite.tiny.drawing import BANDS, SYMBOLS
 from lite.tiny.questions import one_hop
@@ -147,8 +147,7 @@ def describing_row(world: World) -> Row:
 
 def describe_prompt(image: ImageSource, completion: str = "") -> Row:
     """The prompt that asks for a flag's bands."""
-    content = [{"type": "image"}, {"type": "text", "text": f" {DESCRIBE}"}]
-    return Row([{"role": "user", "content": content}], completion, (image,))
+    return Row(caption_prompt(DESCRIBE), completion, (image,))
 
 
 def reading_row(world: World) -> Row:

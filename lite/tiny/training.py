@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -184,11 +184,18 @@ class Trainer:
         return binary_cross_entropy_with_logits(scores, torch.tensor(shared))
 
     def _repetitions(self, count: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Random tokens, two or three times over; what is not new is to be learned."""
+        """Random tokens, two or three times over; what is not new is to be learned.
+
+        Half of them use two to five tokens only, as `Antananarivo` does: who looks at no more than the last token
+        before a place does not find out of the loop.
+        """
         rng = self.world.rng
         sequences, starts = [], []
         for _ in range(count):
-            part = [rng.randrange(len(SPECIAL_TOKENS), self.vocabulary) for _ in range(rng.randint(4, 16))]
+            tokens: Sequence[int] = range(len(SPECIAL_TOKENS), self.vocabulary)
+            if rng.random() < 0.5:
+                tokens = rng.sample(tokens, rng.randint(2, 5))
+            part = rng.choices(tokens, k=rng.randint(4, 16))
             sequences.append(torch.tensor(part * rng.randint(2, 3)))
             starts.append(len(part))
         ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
