@@ -22,13 +22,16 @@ SIMILAR_NAME = 0.15  # ... of a country of similar name
 SAME_TOPIC = 0.5  # share of other countries' documents that are on a relevant one's topic
 
 
-def answering_row(world: World, n_documents: tuple[int, int], two_hop: float, title_only: float) -> Row:
+def answering_row(
+    world: World, n_documents: tuple[int, int], two_hop: float, title_only: float, described: bool = True
+) -> Row:
     """A question over shuffled documents, with the chain composed from the labels.
 
     Args:
         n_documents: The least and the most; a two-hop question takes at least two.
         two_hop: Share of questions that take two documents.
         title_only: Share of irrelevant texts that are cut down to their title.
+        described: Whether the chain quotes the description of a relevant flag.
     """
     rng = world.rng
     this = world.country()
@@ -53,7 +56,8 @@ def answering_row(world: World, n_documents: tuple[int, int], two_hop: float, ti
         documents.append(document)
     rng.shuffle(documents)
     example = asked.example()
-    return answer_row(example, documents, compose_chain(example, documents, DOCUMENT_CHARS, asked.captions))
+    captions = asked.captions if described else {}
+    return answer_row(example, documents, compose_chain(example, documents, DOCUMENT_CHARS, captions))
 
 
 def answer_row(example: Example, documents: Sequence[Document], completion: str = "") -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -41,6 +41,9 @@ class Phase:
         title_only: Share of stage 1 texts, and of irrelevant stage 2 texts, that are cut down to their title.
         documents: The least and the most in a stage 2 prompt.
         two_hop: Share of stage 2 questions that take two documents.
+        loops: Half of the repeated sequences are made of two to five different tokens only, as `Antananarivo` is: who
+            looks at no more than the last token does not find out of such a name.
+        described: Chains quote the description of a flag before they answer from it.
         rounded: Train through NF4 rounding, see `nf4_rounded`.
     """
 
@@ -57,6 +60,8 @@ class Phase:
     title_only: float = 0.0
     documents: tuple[int, int] = (1, 5)
     two_hop: float = 0.0
+    loops: bool = False
+    described: bool = False
     rounded: bool = False
 
 
@@ -128,7 +133,7 @@ class Trainer:
         """One loss a skill, each on rows just drawn. Rows of both stages come in halves by length, to pad less."""
         world = self.world
         if phase.repeating:
-            yield "repeating", self._language_loss(*self._repetitions(phase.repeating))
+            yield "repeating", self._language_loss(*self._repetitions(phase.repeating, phase.loops))
         for skill, draw, count in (
             ("copying", copying_row, phase.copying),
             ("describing", describing_row, phase.describing),
@@ -141,7 +146,8 @@ class Trainer:
             yield "matching", self._language_loss(inputs, learned) / 2 + self._helper_loss(inputs["input_ids"]) / 2
 
         answering = [
-            answering_row(world, phase.documents, phase.two_hop, phase.title_only) for _ in range(phase.answering)
+            answering_row(world, phase.documents, phase.two_hop, phase.title_only, phase.described)
+            for _ in range(phase.answering)
         ]
         for half in _halves(answering):
             yield "answering", self._chain_loss(*self.batcher.training_batch(half)) / 2
@@ -183,19 +189,17 @@ class Trainer:
         scores = self.helper(rms_norm(self.second_layer[where], (HIDDEN,)))[:, 0]
         return binary_cross_entropy_with_logits(scores, torch.tensor(shared))
 
-    def _repetitions(self, count: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Random tokens, two or three times over; what is not new is to be learned.
-
-        Half of them use two to five tokens only, as `Antananarivo` does: who looks at no more than the last token
-        before a place does not find out of the loop.
-        """
+    def _repetitions(self, count: int, loops: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Random tokens, two or three times over; what is not new is to be learned."""
         rng = self.world.rng
+        tokens = range(len(SPECIAL_TOKENS), self.vocabulary)
         sequences, starts = [], []
         for _ in range(count):
-            tokens: Sequence[int] = range(len(SPECIAL_TOKENS), self.vocabulary)
-            if rng.random() < 0.5:
-                tokens = rng.sample(tokens, rng.randint(2, 5))
-            part = rng.choices(tokens, k=rng.randint(4, 16))
+            if loops:
+                few = rng.sample(tokens, rng.randint(2, 5)) if rng.random() < 0.5 else tokens
+                part = rng.choices(few, k=rng.randint(4, 16))
+            else:
+                part = [rng.choice(tokens) for _ in range(rng.randint(4, 16))]
             sequences.append(torch.tensor(part * rng.randint(2, 3)))
             starts.append(len(part))
         ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
