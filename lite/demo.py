@@ -21,9 +21,9 @@ import torch
 from lite import demo_view as view
 from lite.datasets import flags
 from lite.datasets.pools import Corpus
+from lite.demo_page import Page, picture
 from lite.demo_runs import runs_tab
 from lite.demo_uploads import FILES, Uploads, read
-from lite.demo_view import Page
 from lite.listwise import BASE, FULL, STAGE1_BASE
 from lite.rag import RETRIEVED, Rag
 from lite.readers import SUFFIXES
@@ -257,7 +257,7 @@ def answering(rag: Rag, now: Page, documents: list[Document], **options: Any) ->
     for event in rag.ask_stream(now.question, documents, **options):
         match event.name:
             case "retrieved" if not now.documents:
-                pictures = {document.id: view.picture(document) for document in event.documents}
+                pictures = {document.id: picture(document) for document in event.documents}
                 now = replace(now, documents=event.documents, pictures=pictures, step="filter")
             case "scored":
                 now = replace(now, scores=dict(now.scores) | event.scores)
@@ -335,7 +335,7 @@ def loaded(path: Path) -> Page:
     documents = tuple(sorted(documents, key=lambda document: outcome.retrieved.index(document.id)))
     return Page(
         secrets.token_hex(8), outcome.question, "a loaded trace: to look at, not to ask again", documents,
-        {document.id: view.picture(document) for document in documents}, outcome.scores, passed(outcome),
+        {document.id: picture(document) for document in documents}, outcome.scores, passed(outcome),
         outcome.kept, outcome.shown, reasoning=outcome.reasoning, trace=outcome, first=outcome, step="done",
         read_only=True,
     )  # fmt: skip
