@@ -203,10 +203,7 @@ def nearest(question: str, data: str, split: str, limit: int | None) -> list[Doc
     from lite.datasets.sources import load_candidates, load_examples
     from lite.rag import RETRIEVED
 
-    corpus = Corpus(load_candidates(data, split, load_examples(data, split, limit)))
-    scores = corpus.bm25_scores(question)
-    order = sorted(range(len(scores)), key=lambda i: -scores[i])[:RETRIEVED]
-    return [corpus.documents[i] for i in order if scores[i] > 0]
+    return Corpus(load_candidates(data, split, load_examples(data, split, limit))).nearest(question, RETRIEVED)
 
 
 # ----------------------------------------------------------------------------------------------------------------- view

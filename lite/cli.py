@@ -23,6 +23,7 @@ commands:
   index          read a folder of your own files into a library
   search         find documents in it
   ask            answer a question from it, ranked, explained and cited
+  demo           the same in the browser, and what happens on the way
   data           inspect, validate or cut a data set
   metrics        the official figures of a WebQA or MultimodalQA submission
 
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("index",): _index,
         ("search",): _search,
         ("ask",): _ask,
+        ("demo",): _demo,
         ("data",): _data,
         ("metrics",): _metrics,
     }
@@ -119,6 +121,12 @@ def _ask(arguments: list[str]) -> int:
     from lite.ask_command import ask
 
     return ask(arguments)
+
+
+def _demo(arguments: list[str]) -> int:
+    from lite.demo_command import demo
+
+    return demo(arguments)
 
 
 def _data(arguments: list[str]) -> int:

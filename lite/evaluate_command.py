@@ -25,10 +25,11 @@ from lite.evaluate_stage2 import (
     stage1_scores,
     terminal_table,
 )
+from lite.listwise import FULL, STAGE1_BASE
 from lite.models import SHIPPED, ModelConfig, load_model
 from lite.schema import Example, LiteError, Trace
 from lite.train import check_settings, resolved_settings
-from lite.train_stage2 import FULL, REWARDS, STAGE1_BASE, Stage2Config, load_test_examples, train_stage2
+from lite.train_stage2 import REWARDS, Stage2Config, load_test_examples, train_stage2
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from lite.rewards import final_order
 from lite.schema import Document, Trace
 from lite.scoring import encode, evaluating
 
+BASE, STAGE1_BASE, COLD_START, FULL = "base", "stage 1 + base", "stage 1 + cold start", "stage 1 + stage 2"  # systems
 # What is said where stage 1 lets no document through: the honest outcome, without asking stage 2.
 NOTHING_FOUND = (
     f"<think>No document reaches the threshold of stage 1.</think>\n<rank>none</rank>\n<answer>{UNKNOWN}</answer>"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,7 +20,18 @@ from peft import PeftModel
 from transformers import ProcessorMixin
 
 from lite.adapters import CARD, STAGE1, STAGE2, activate, active, load_stack, read_card
-from lite.listwise import NOTHING_FOUND, Listing, arrange, say, say_streaming, select, trace
+from lite.listwise import (
+    BASE,
+    FULL,
+    NOTHING_FOUND,
+    STAGE1_BASE,
+    Listing,
+    arrange,
+    say,
+    say_streaming,
+    select,
+    trace,
+)
 from lite.metrics.answers import normalise
 from lite.models import SHIPPED, ModelConfig, load_model
 from lite.prompts import NONE, UNKNOWN
@@ -37,7 +48,7 @@ NOTHING_RETRIEVED = f"<think>No document was retrieved.</think>\n<rank>{NONE}</r
 
 @dataclass(frozen=True)
 class Event:
-    """A step of one answer, in this order; `reasoning` comes many times, the others once.
+    """A step of one answer, in this order; `reasoning` comes many times, `scored` not from the base, the others once.
 
     | name | fields |
     |---|---|
@@ -122,6 +133,11 @@ class Rag:
         """What a reader of the answers must know of the model; empty for a full-size one."""
         return "The embedded tiny model knows only flags." if self.stage2["base"] == "tiny" else ""
 
+    @property
+    def budget(self) -> int:
+        """Documents that stage 2 reads, at most."""
+        return min(self.stage1["max_kept"], self.stage2["max_documents"])
+
     def ask(
         self,
         question: str,
@@ -151,8 +167,31 @@ class Rag:
         question: str,
         documents: Sequence[Document] | None = None,
         library: Library | str | Path | None = None,
+        *,
+        scores: Mapping[str, float] | None = None,
+        threshold: float | None = None,
+        max_documents: int | None = None,
+        system: str = FULL,
     ) -> Iterator[Event]:
-        """As `ask`, step by step. Closing the iterator stops the model after the token at hand."""
+        """As `ask`, step by step. Closing the iterator stops the model after the token at hand.
+
+        Args:
+            scores: P(relevant) by id, of an earlier event `scored` on this question: stage 1 is not asked again, and
+                `Trace.seconds` has no `stage 1`.
+            threshold: Of P(relevant), in place of the tuned one.
+            max_documents: Fewer documents in the prompt than `budget`.
+            system: `FULL`, or what it is compared with: `STAGE1_BASE`, where the base model ranks and answers from what
+                stage 1 keeps, and `BASE`, where it does so from the first documents that were retrieved.
+
+        Raises:
+            LiteError: As for `ask`.
+            ValueError: No such system; `scores` lacks a document; `max_documents` is not from 1 to `budget`.
+        """
+        if system not in (FULL, STAGE1_BASE, BASE):
+            raise ValueError(f"There is no system {system!r}.")
+        max_documents = self.budget if max_documents is None else max_documents
+        if not 1 <= max_documents <= self.budget:
+            raise ValueError(f"max_documents is from 1 to {self.budget} with these adapters, not {max_documents}.")
         question = question.strip()
         if not question:
             raise LiteError("The question is empty.")
@@ -164,20 +203,27 @@ class Rag:
         seconds["retrieve"] = time.perf_counter() - start
         yield Event("retrieved", documents=tuple(pool))
 
-        start = time.perf_counter()
-        scores = self._score(question, pool)
-        seconds["stage 1"] = time.perf_counter() - start
-        yield Event("scored", scores={d.id: float(s) for d, s in zip(pool, scores, strict=True)})
-
-        budget = min(self.stage1["max_kept"], self.stage2["max_documents"])
-        kept, dropped = select(scores, self.stage1["threshold"], len(pool), budget)
+        if system == BASE:
+            relevance, kept, dropped = None, list(range(len(pool)))[:max_documents], []
+        else:
+            if scores is None:
+                start = time.perf_counter()
+                relevance = self._score(question, pool)
+                seconds["stage 1"] = time.perf_counter() - start
+            elif missing := [document.id for document in pool if document.id not in scores]:
+                raise ValueError(f"scores lacks the document {missing[0]!r}.")
+            else:
+                relevance = np.array([scores[document.id] for document in pool])
+            yield Event("scored", scores={d.id: float(s) for d, s in zip(pool, relevance, strict=True)})
+            threshold = self.stage1["threshold"] if threshold is None else threshold
+            kept, dropped = select(relevance, threshold, len(pool), max_documents)
         listing = arrange(question, [pool[i] for i in kept])
         yield Event("kept", ids=tuple(pool[i].id for i in kept), documents=listing.documents)
 
         start = time.perf_counter()
         said = ""
         shown = 0
-        for piece in self._say(listing, pool):
+        for piece in self._say(listing, pool, self.stage2["active"] if system == FULL else []):
             said += piece
             reasoning = chain_so_far(said)
             if len(reasoning) > shown:
@@ -185,7 +231,7 @@ class Rag:
                 shown = len(reasoning)
         seconds["stage 2"] = time.perf_counter() - start
 
-        result = trace(listing, said, pool, scores, [pool[i] for i in dropped], seconds)
+        result = trace(listing, said, pool, relevance, [pool[i] for i in dropped], seconds)
         yield Event("ranking", ids=result.ranking)
         yield Event("answer", text=result.answer)
         yield Event("done", trace=result)
@@ -226,12 +272,12 @@ class Rag:
         with self._lock, active(self.model, [STAGE1]):
             return score(self.model, self.processor, pairs, self.stage1["document_chars"], self.batch_size)
 
-    def _say(self, listing: Listing, pool: Sequence[Document]) -> Iterator[str]:
+    def _say(self, listing: Listing, pool: Sequence[Document], adapters: Sequence[str]) -> Iterator[str]:
         if not listing.documents:
             yield NOTHING_FOUND if pool else NOTHING_RETRIEVED
             return
         with self._lock:
-            activate(self.model, self.stage2["active"])
+            activate(self.model, adapters)
             yield from say_streaming(self.model, self.processor, listing, *self._limits())
 
     def _limits(self) -> tuple[int, int]:

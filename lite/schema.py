@@ -140,10 +140,33 @@ class Trace:
 
     @classmethod
     def from_json(cls, line: str) -> Trace:
-        """Raises LiteError where `line` is not what `to_json` wrote."""
+        """Raises LiteError where `line` is not what `to_json` wrote; it may come from anybody."""
         try:
             fields = json.loads(line)
             lists = ("documents", "retrieved", "kept", "dropped", "shown", "cited", "ranking")
-            return cls(**{name: tuple(value) if name in lists else value for name, value in fields.items()})
-        except (ValueError, TypeError, AttributeError) as error:
+            trace = cls(**{name: tuple(value) if name in lists else value for name, value in fields.items()})
+            _check(trace)
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise LiteError(f"This is not a trace ({error}). Give a file that lite wrote.") from error
+        return trace
+
+
+def _check(trace: Trace) -> None:
+    """Raises ValueError or another error of Python's where a field holds what it cannot."""
+    texts = [trace.question, trace.reasoning, trace.answer, trace.raw, trace.failure]
+    texts += [document[name] for document in trace.documents for name in ("id", "kind", "title", "text")]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("a text is no text")
+    ids = {document["id"] for document in trace.documents}
+    if len(ids) < len(trace.documents) or set(trace.retrieved) != ids:
+        raise ValueError("`retrieved` does not list the documents")
+    for name in ("kept", "dropped", "shown", "cited", "ranking"):
+        listed = getattr(trace, name)
+        if len(set(listed)) < len(listed) or not ids.issuperset(listed):
+            raise ValueError(f"`{name}` lists a document twice, or one that is not there")
+    if set(trace.shown) != set(trace.kept) or not set(trace.cited) <= set(trace.ranking) <= set(trace.kept):
+        raise ValueError("`kept`, `shown`, `ranking` and `cited` do not fit together")
+    if trace.scores and set(trace.scores) != ids:
+        raise ValueError("`scores` are not those of the documents")
+    if not all(0 <= score <= 1 for score in trace.scores.values()) or not all(s >= 0 for s in trace.seconds.values()):
+        raise ValueError("a score or a time is no such number")

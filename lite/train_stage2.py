@@ -48,7 +48,7 @@ from lite.evaluate_stage2 import (
     stage1_scores,
     terminal_table,
 )
-from lite.listwise import Listing, complete, say
+from lite.listwise import BASE, COLD_START, FULL, STAGE1_BASE, Listing, complete, say
 from lite.models import ModelConfig, load_model, lora_config, model_path, vision_tokens
 from lite.prompts import caption_prompt, stage2_prompt
 from lite.schema import Example, LiteError, Trace
@@ -282,8 +282,6 @@ def caption(
 
 
 # -------------------------------------------------------------------------------------------------------------- report
-
-BASE, STAGE1_BASE, COLD_START, FULL = "base", "stage 1 + base", "stage 1 + cold start", "stage 1 + stage 2"
 
 
 def stage2_report(

@@ -66,3 +66,7 @@ def loaded(run: Path) -> Rag:
 def rag(loaded: Rag) -> Rag:
     """With cards that a test may change."""
     return Rag(loaded.model, loaded.processor, dict(loaded.stage1), dict(loaded.stage2), loaded.batch_size)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", metavar="DIR", help="Where test_demo_browser.py leaves its pictures of the page.")

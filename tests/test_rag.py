@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from lite.adapters import STAGE1, STAGE2, activate
-from lite.listwise import Listing, say, say_streaming, trace
+from lite.listwise import BASE, STAGE1_BASE, Listing, say, say_streaming, trace
 from lite.prompts import UNKNOWN, stage2_prompt
 from lite.rag import Rag, chain_so_far, find_adapters, without
 from lite.schema import Document, LiteError, Trace
@@ -83,7 +83,7 @@ def test_pieces_are_what_is_said_at_once(rag: Rag) -> None:
 def test_a_closed_stream_stops_the_model_and_frees_it(rag: Rag) -> None:
     rag.stage2["max_completion_length"] = 10**6  # would run out of memory or time
     activate(rag.model, rag.stage2["active"])
-    stream = rag._say(Listing(QUESTION, tuple(DOCUMENTS[:2]), (1, 2)), DOCUMENTS)
+    stream = rag._say(Listing(QUESTION, tuple(DOCUMENTS[:2]), (1, 2)), DOCUMENTS, rag.stage2["active"])
     next(stream)
     stream.close()
     rag.stage2["max_completion_length"] = 4
@@ -106,6 +106,51 @@ def test_hostile_documents_do_not_break_the_grammar(rag: Rag) -> None:
     assert "</answer>" not in prompt.split("Question:")[1]
     assert "<|im_end|>" not in prompt
     assert prompt.count("[3]") == 1
+
+
+def done(events) -> Trace:
+    *_, last = events
+    return last.trace
+
+
+def test_filtering_anew_takes_the_scores_that_are_there(rag: Rag, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = rag.ask(QUESTION, DOCUMENTS)
+    monkeypatch.setattr("lite.rag.score", lambda *_: pytest.fail("stage 1 was asked again"))
+    assert replace(done(rag.ask_stream(QUESTION, DOCUMENTS, scores=before.scores)), seconds={}) == replace(
+        before, seconds={}
+    )
+    best_first = sorted(before.scores, key=before.scores.__getitem__, reverse=True)
+    fewer = done(rag.ask_stream(QUESTION, DOCUMENTS, scores=before.scores, threshold=before.scores[best_first[2]]))
+    assert fewer.kept == tuple(best_first[:3])
+    assert "stage 1" not in fewer.seconds
+    two = done(rag.ask_stream(QUESTION, DOCUMENTS, scores=before.scores, max_documents=2))
+    assert (two.kept, two.dropped) == (tuple(best_first[:2]), tuple(best_first[2:]))
+    left = [document for document in DOCUMENTS if document.id != best_first[0]]
+    assert best_first[0] not in done(rag.ask_stream(QUESTION, left, scores=before.scores)).retrieved
+
+
+def test_the_compared_systems_are_the_base_with_and_without_the_filter(rag: Rag) -> None:
+    full = rag.ask(QUESTION, DOCUMENTS)
+    filtered = done(rag.ask_stream(QUESTION, DOCUMENTS, system=STAGE1_BASE))
+    base = done(rag.ask_stream(QUESTION, DOCUMENTS, system=BASE))
+    assert filtered.kept == full.kept
+    assert base.kept == base.retrieved[:5]  # the budget
+    assert base.scores == {}
+    assert base.dropped == ()
+    for outcome in (filtered, base):
+        listing = Listing(QUESTION, tuple(d for i in outcome.shown for d in DOCUMENTS if d.id == i), (1, 2, 3, 4, 5))
+        activate(rag.model, [])
+        assert outcome.raw == say(rag.model, rag.processor, [listing], 140, 24)[0]
+    assert full == replace(rag.ask(QUESTION, DOCUMENTS), seconds=full.seconds)  # its adapters are back
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"system": "none"}, "no system"), ({"max_documents": 6}, "from 1 to 5"), ({"scores": {}}, "lacks the document")],
+)
+def test_wrong_settings_are_refused(rag: Rag, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        list(rag.ask_stream(QUESTION, DOCUMENTS, **options))
 
 
 def test_explain_takes_each_document_away(rag: Rag) -> None:

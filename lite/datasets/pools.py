@@ -73,6 +73,11 @@ class Corpus:
         known = [word for word in words(question) if word in self._bm25.vocab_dict]
         return self._bm25.get_scores(known) if known else np.zeros(len(self.documents))
 
+    def nearest(self, question: str, limit: int) -> list[Document]:
+        """The documents that BM25 ranks first; those without a word of the question are none of them."""
+        scores = self.bm25_scores(question)
+        return [self.documents[i] for i in np.argsort(-scores, kind="stable")[:limit] if scores[i] > 0]
+
     def confusable(self, example: Example, count: int) -> list[Document]:
         """Up to `count` irrelevant documents that are easy to mistake for relevant ones, hardest first.
 
