@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from lite.folders import kinds_sentence
 from lite.prompts import UNKNOWN
 from lite.readers import DEFAULT_LIMITS, Limits
 from lite.schema import Document, LiteError, Trace
@@ -74,9 +75,8 @@ def index(arguments: list[str]) -> int:
             return STOPPED
     for problem in report.problems:
         print(f"lite: left out: {_printable(problem)}", file=sys.stderr)
-    if report.skipped:
-        kinds = ", ".join(f"{count} × {_printable(kind)}" for kind, count in report.skipped.most_common())
-        print(f"lite: not read: {kinds}", file=sys.stderr)
+    if report.kinds:
+        print(f"lite: not read: {_printable(kinds_sentence(report.kinds))}", file=sys.stderr)
     print(
         f"{library.address}: {report.documents} documents. Files: {report.added} added, {report.changed} changed, "
         f"{report.removed} removed, {report.unchanged} unchanged, {len(report.problems)} left out."

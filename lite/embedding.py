@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from lite.readers import open_image
+from lite.pictures import open_image
 from lite.schema import LiteError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+PICTURES = 32  # that are decoded at once: each takes 5 MB
 
 
 def embedding_size(model: str) -> int:
@@ -30,14 +32,17 @@ def embed_rows(model: str, rows: Sequence[dict]) -> list[list[float]]:
     pictures = [i for i, row in enumerate(rows) if row["image"] and sees]
     texts = [i for i, row in enumerate(rows) if not (row["image"] and sees)]
     vectors: list[list[float]] = [[] for _ in rows]
-    for chosen, inputs in (
-        (texts, [rows[i]["searchable"] for i in texts]),
-        (pictures, [open_image(rows[i]["image"]) for i in pictures]),
-    ):
-        if chosen:
-            found = encoder.encode_document(inputs, normalize_embeddings=True, show_progress_bar=False)
-            for i, vector in zip(chosen, found.tolist(), strict=True):
-                vectors[i] = vector
+
+    def embed(chosen: Sequence[int], inputs: list) -> None:
+        found = encoder.encode_document(inputs, normalize_embeddings=True, show_progress_bar=False)
+        for i, vector in zip(chosen, found.tolist(), strict=True):
+            vectors[i] = vector
+
+    if texts:
+        embed(texts, [rows[i]["searchable"] for i in texts])  # all at once: those of similar length are put together
+    for start in range(0, len(pictures), PICTURES):
+        chosen = pictures[start : start + PICTURES]
+        embed(chosen, [open_image(rows[i]["image"]) for i in chosen])
     return vectors
 
 

@@ -6,16 +6,16 @@ import dataclasses
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 from rich.console import Console
 
-from lite.adapters import STAGE1, STAGE2, activate, load_stack, read_card
+from lite.adapters import activate, find_adapters, load_stack, read_card, stage1_beside, tuned_card
 from lite.datasets import multimodalqa, webqa
 from lite.datasets.problems import Problems
-from lite.datasets.sources import is_readable, load_examples, parse_spec, split_mix
+from lite.datasets.sources import load_examples, parse_spec, split_mix, without_unreadable
 from lite.evaluate_stage2 import (
     Budget,
     answer_examples,
@@ -26,7 +26,7 @@ from lite.evaluate_stage2 import (
     terminal_table,
 )
 from lite.listwise import FULL, STAGE1_BASE
-from lite.models import SHIPPED, ModelConfig, load_model
+from lite.models import ModelConfig, load_model
 from lite.schema import Example, LiteError, Trace
 from lite.train import check_settings, resolved_settings
 from lite.train_stage2 import REWARDS, Stage2Config, load_test_examples, train_stage2
@@ -70,12 +70,14 @@ def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console
     """Answer every question of a split; a stopped evaluation continues where it was. Returns the folder of results.
 
     Writes `predictions.jsonl` (a trace per question), `submission.json` for the two benchmarks, `report.json` and
-    `report.md`.
+    `report.md`. Questions that `skip_broken` leaves out are in none of them.
 
     Raises:
         LiteError: Data or adapters need the user.
     """
-    stage1, stage2 = find_adapters(config, model_config)
+    shipped = model_config.model_name_or_path == "tiny"
+    stage1, stage2 = find_adapters(config.output_dir, config.stage1_adapter, config.stage2_adapter, shipped)
+    cards = tuned_card(stage1), read_card(stage2)
     console.print(f"Adapters: {stage1}, {stage2}", soft_wrap=True)
     names = [parse_spec(spec)[0] for spec in split_mix(config.data)]
     name = names[0] if len(names) == 1 else "mix"
@@ -83,17 +85,17 @@ def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console
     folder.mkdir(parents=True, exist_ok=True)
     problems = Problems(config.skip_broken)
     examples = load_examples(config.data, config.split, config.limit, problems)
-    if not examples:
-        raise LiteError(f"{config.data} has no question in its split {config.split}.")
     if config.skip_broken:
-        examples = [
-            replace(example, documents=tuple(d for d in example.documents if is_readable(d, problems)))
-            for example in examples
-        ]
+        examples = without_unreadable(examples, problems)
+    if problems.messages:
+        logger.warning(problems.summary())
+    if not examples:
+        raise LiteError(
+            f"{config.data} has no question{' left' * bool(problems.messages)} in its split {config.split}."
+        )
     base, processor = load_model(model_config)
     model = load_stack(base, stage1, stage2)
     claim_predictions(folder, config, stage1, stage2)
-    cards = usable_cards(stage1, stage2)
     scores = stage1_scores(model, processor, examples, cards[0], config.per_device_eval_batch_size, console)
     activate(model, cards[1]["active"])
     budget = Budget(
@@ -117,40 +119,8 @@ def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console
             ]
         (folder / "report.md").write_text(markdown(report, "Evaluation", notes))
         console.print(terminal_table(report, f"{config.data}, {config.split}: {len(labelled)} questions"))
-    if problems.messages:
-        logger.warning(problems.summary())
     console.print(f"Results: {folder}", soft_wrap=True)
     return folder
-
-
-def find_adapters(config: EvaluateConfig, model_config: ModelConfig) -> tuple[Path, Path]:
-    """The two adapters: those that are named or that the profile's runs left; for `tiny`, else the shipped ones."""
-    run = Path(config.output_dir)
-    found = (
-        Path(config.stage1_adapter or run.parent / STAGE1 / "adapter"),
-        Path(config.stage2_adapter or run / "adapter"),
-    )
-    missing = [str(path) for path in found if not path.exists()]
-    if not missing:
-        return found
-    if model_config.model_name_or_path == "tiny" and config.stage2_adapter is None and SHIPPED.exists():
-        return SHIPPED / STAGE1, SHIPPED / STAGE2
-    raise LiteError(
-        f"{missing[0]} does not exist. Train it with recipes/stage2.sh, or name the adapters with --stage1_adapter and "
-        "--stage2_adapter."
-    )
-
-
-def usable_cards(stage1: Path, stage2: Path) -> tuple[dict, dict]:
-    """The cards of both adapters, if they can filter and answer together."""
-    cards = read_card(stage1), read_card(stage2)
-    if "threshold" not in cards[0]:
-        raise LiteError(f"Stage 1 in {stage1} was stopped before its report: run recipes/stage1.sh again to finish it.")
-    if "active" not in cards[1]:
-        raise LiteError(f"{stage2} is no adapter of a stage 2 run. Give the `adapter` folder of one.")
-    if cards[1]["stage1_hash"] is None:
-        raise LiteError(f"{stage2} was trained without stage 1; its run's report.md holds what it reaches alone.")
-    return cards
 
 
 def claim_predictions(folder: Path, config: EvaluateConfig, stage1: Path, stage2: Path) -> None:
@@ -190,7 +160,7 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
     table = Path(config.results or parent / "ablation")
     runs = {FULL: Path(config.output_dir)}
     runs |= {name: table / name.replace(" ", "-").replace(",", "") for name in ABLATIONS}
-    stage1 = config.stage1_adapter or str(parent / STAGE1 / "adapter")
+    stage1 = config.stage1_adapter or str(stage1_beside(Path(config.output_dir) / "adapter"))
     for name, folder in runs.items():
         settings = variant(config, ABLATIONS.get(name, {}), folder, stage1)
         if (folder / "report.json").exists():

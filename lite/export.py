@@ -10,7 +10,7 @@ import torch
 import yaml
 from peft import PeftModel
 
-from lite.adapters import STAGE1, STAGE2, activate, load_stack, read_card, save_adapter
+from lite.adapters import STAGE1, STAGE2, activate, load_stack, read_card, save_adapter, stage1_of
 from lite.models import ModelConfig, load_model, model_path
 from lite.schema import LiteError
 
@@ -41,8 +41,8 @@ def export(run: Path, out: Path, merge: bool = False) -> Path:
         raise LiteError(f"{out} is not empty. Give a new folder.")
     adapter = run / "adapter"
     card = read_card(adapter)
-    stage1 = stage1_of(run) if STAGE1 in card.get("active", [STAGE1]) else None
     stage2 = adapter if card["stage"] == STAGE2 else None
+    stage1 = adapter if stage2 is None else stage1_of(adapter) if STAGE1 in card["active"] else None
     names = [STAGE1] * (stage1 is not None) + [STAGE2] * (stage2 is not None)
     # a pre-quantised base has its 16-bit twin under the same name without the ending
     name = re.sub(r"-(unsloth-)?bnb-4bit$", "", card["base"]) if merge else card["base"]
@@ -62,14 +62,6 @@ def export(run: Path, out: Path, merge: bool = False) -> Path:
         save_adapter(model, JOINED, out, card)
     (out / "README.md").write_text(model_card(run, card, merge))
     return out
-
-
-def stage1_of(run: Path) -> Path:
-    """The stage 1 adapter that belongs to a run of either stage."""
-    if read_card(run / "adapter")["stage"] == STAGE1:
-        return run / "adapter"
-    settings = yaml.safe_load((run / "config.yaml").read_text())
-    return Path(settings.get("stage1_adapter") or run.parent / STAGE1 / "adapter")
 
 
 def join(model: PeftModel, names: list[str]) -> None:

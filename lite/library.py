@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,18 +24,17 @@ from lancedb.query import MatchQuery
 from lancedb.rerankers import RRFReranker
 
 from lite.embedding import embed_query, embed_rows, embedding_size
+from lite.folders import LeftOut, walk
+from lite.pictures import ocr_installed, open_image
 from lite.readers import (
     DEFAULT_LIMITS,
     HEIC,
     IMAGES,
-    SUFFIXES,
     VERSION,
     Limits,
     Part,
     Unreadable,
     as_document,
-    ocr_installed,
-    open_image,
 )
 from lite.reading import read_files
 from lite.schema import Document, LiteError
@@ -47,6 +44,7 @@ TABLE = "documents"
 BATCH_ROWS, BATCH_BYTES, BATCH_SECONDS = 1000, 64 << 20, 10
 COLUMNS = ["id", "kind", "title", "text", "image"]
 LOCK = ".lock"
+FULL_TEXT = "searchable_idx"
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Hit:
 
 
 @dataclass
-class IndexReport:
+class IndexReport(LeftOut):
     """What a run of `Library.index` did, in files; `documents` is what the library holds now."""
 
     added: int = 0
@@ -71,8 +69,6 @@ class IndexReport:
     removed: int = 0
     unchanged: int = 0
     documents: int = 0
-    problems: list[str] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
 
 
 class Library:
@@ -171,7 +167,7 @@ class Library:
     def _index(self, root: Path, ocr: bool, limits: Limits, progress: Callable[[int, int, int], None]) -> IndexReport:
         report = IndexReport()
         known = self._known(root)
-        files = list(_walk(root, Path(self.address).resolve(), report))
+        files = list(walk(root, report, Path(self.address).resolve()))
         gone = known.keys() - {_key(root, path) for path in files}
         done = written = 0
         states: dict[Path, str] = {}
@@ -221,7 +217,7 @@ class Library:
         for start in range(0, len(gone), 1000):
             self._table.delete(f"file IN ({_quoted(sorted(gone)[start : start + 1000])})")
         report.removed = len(gone)
-        if report.added or report.changed or report.removed or not self._table.list_indices():
+        if report.removed or self._is_stale():  # also where the last run was stopped before it came here
             self._optimise()
         report.documents = len(self)
         progress(done, len(files), written)
@@ -239,9 +235,14 @@ class Library:
             pa.Table.from_pylist(list(rows), schema=self._table.schema)
         )
 
+    def _is_stale(self) -> bool:
+        """Whether the full-text index does not hold all documents, and searches go slowly through the rest."""
+        stats = self._table.index_stats(FULL_TEXT)
+        return stats is None or stats.num_unindexed_rows > 0
+
     def _optimise(self) -> None:
-        if not self._table.list_indices():
-            self._table.create_index("searchable", config=FTS())
+        if self._table.index_stats(FULL_TEXT) is None:
+            self._table.create_index("searchable", config=FTS(), name=FULL_TEXT)
         self._table.optimize()
 
     def _known(self, root: Path) -> dict[str, str]:
@@ -268,32 +269,6 @@ class Library:
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
-
-
-def _walk(root: Path, library: Path, report: IndexReport) -> Iterator[Path]:
-    """Every file to read, in order. Links are not followed: one may lead out of the folder."""
-    for folder, subfolders, names in os.walk(
-        root, onerror=lambda error: report.problems.append(f"{error.filename}: it cannot be read ({error.strerror}).")
-    ):
-        place = Path(folder)
-        links = [name for name in subfolders if (place / name).is_symlink()]
-        report.skipped["link"] += len(links)
-        subfolders[:] = sorted(
-            n for n in subfolders if not n.startswith(".") and n not in links and place / n != library
-        )
-        for name in sorted(names):
-            path = place / name
-            suffix = path.suffix.lower()
-            if name.startswith("."):
-                continue
-            mode = path.lstat().st_mode
-            if stat.S_ISLNK(mode):
-                report.skipped["link"] += 1
-            elif not stat.S_ISREG(mode) or suffix not in SUFFIXES:
-                report.skipped[suffix if stat.S_ISREG(mode) and suffix else "other"] += 1
-            else:
-                yield path
-    report.skipped = +report.skipped
 
 
 def _key(root: Path, path: Path) -> str:

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import yaml
 from peft import PeftModel
 from transformers import ProcessorMixin
 
-from lite.adapters import CARD, STAGE1, STAGE2, activate, active, load_stack, read_card
+from lite.adapters import STAGE1, activate, active, find_adapters, load_stack, read_card, tuned_card
 from lite.listwise import (
     BASE,
     FULL,
@@ -33,7 +32,7 @@ from lite.listwise import (
     trace,
 )
 from lite.metrics.answers import normalise
-from lite.models import SHIPPED, ModelConfig, load_model
+from lite.models import ModelConfig, load_model
 from lite.prompts import NONE, UNKNOWN
 from lite.schema import Document, LiteError, Trace
 from lite.scoring import score
@@ -120,11 +119,7 @@ class Rag:
             LiteError: There is no such run, or the adapters do not fit together.
         """
         folders = find_adapters(profile_or_run)
-        stage1, stage2 = (read_card(folder) for folder in folders)
-        if "threshold" not in stage1:
-            raise LiteError(
-                f"Stage 1 in {folders[0]} was stopped before its report: run recipes/stage1.sh again to finish it."
-            )
+        stage1, stage2 = tuned_card(folders[0]), read_card(folders[1])
         base, processor = load_model(ModelConfig(model_name_or_path=stage2["base"], max_pixels=stage2["max_pixels"]))
         return cls(load_stack(base, *folders), processor, stage1, stage2, batch_size)
 
@@ -284,34 +279,6 @@ class Rag:
         return self.stage2["document_chars"], self.stage2["max_completion_length"]
 
 
-def find_adapters(profile_or_run: str | Path) -> tuple[Path, Path]:
-    """The folders of stage 1's and stage 2's adapter, see `Rag.load`.
-
-    Raises:
-        LiteError: There are none.
-    """
-    given, run = Path(profile_or_run), Path("runs") / profile_or_run
-    places = [
-        (given.parent / STAGE1 / "adapter", given / "adapter"),  # a run of stage 2
-        *((folder / STAGE1 / "adapter", folder / STAGE2 / "adapter") for folder in (given, run)),
-        (given / STAGE1, given / STAGE2),
-    ]
-    if str(profile_or_run) == "tiny":
-        places.append((SHIPPED / STAGE1, SHIPPED / STAGE2))
-    for stage1, stage2 in places:
-        if (stage2 / CARD).exists() and read_card(stage2)["stage"] == STAGE2:
-            stage1 = _stage1_in_settings(stage2.parent / "config.yaml") or stage1
-            if read_card(stage2)["stage1_hash"] is None:
-                raise LiteError(f"{stage2} was trained without stage 1 (adapter_mode: fresh), which asking needs.")
-            if not (stage1 / CARD).exists():
-                raise LiteError(f"{stage2} is stacked on a stage 1 adapter, and {stage1} does not exist. Put it there.")
-            return stage1, stage2
-    raise LiteError(
-        f"{profile_or_run} is neither a run folder with a stage 2 adapter, nor a profile with one (that would be "
-        f"{run / STAGE2 / 'adapter'}). Train it with recipes/stage2.sh, or give another --profile."
-    )
-
-
 def without(listing: Listing, number: int) -> Listing:
     """The listing less the document that is shown as `number`; the others move up."""
     return dataclasses.replace(
@@ -347,11 +314,3 @@ def _pool(question: str, documents: Sequence[Document] | None, library: Library 
     if twice is not None:
         raise LiteError(f"Two documents have the id {twice!r}. Give each its own.")
     return list(documents)
-
-
-def _stage1_in_settings(path: Path) -> Path | None:
-    """What a run's settings name as stage 1's adapter, where it is still there."""
-    if not path.exists():
-        return None
-    named = (yaml.safe_load(path.read_text()) or {}).get("stage1_adapter")
-    return Path(named) if named and (Path(named) / CARD).exists() else None

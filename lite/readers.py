@@ -7,23 +7,23 @@ that a person understands.
 from __future__ import annotations
 
 import csv
-import io
-import os
 import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, partial
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 
 import pypdfium2 as pdfium
-from PIL import Image, ImageOps, UnidentifiedImageError
+from openpyxl.utils.exceptions import InvalidFileException
+from PIL import Image, UnidentifiedImageError
 from pypdfium2.raw import FPDF_ERR_PASSWORD, FPDF_PAGEOBJ_IMAGE, FPDF_PAGEOBJ_PATH
 
 from lite.html_splitting import split_html
-from lite.schema import Document, Kind
+from lite.pictures import IMAGE_SIDE, as_jpeg, enable_heic, open_image, reduced, text_in
+from lite.schema import Document, Kind, LiteError
 from lite.splitting import split_markdown, split_table, split_text
+from lite.tables import csv_rows, excel_sheets
 
 TEXT = (".txt", ".text", ".rst")
 MARKDOWN = (".md", ".markdown")
@@ -33,10 +33,9 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 HEIC = (".heic", ".heif")  # need the extra `heic`
 SUFFIXES = (".pdf", *TEXT, *MARKDOWN, *HTML, *TABLES, *IMAGES, *HEIC)
 
-IMAGE_SIDE = 1280  # pixels of the longer side that are kept
 LARGE_FIGURE = 0.02  # of the page's area; smaller pictures are logos and rules
 MANY_PATHS = 40  # lines and curves on a page from which on it is taken to hold a drawing
-VERSION = 1  # changes when other documents come out of the same file
+VERSION = 2  # changes when other documents come out of the same file
 
 
 class Unreadable(Exception):
@@ -99,23 +98,17 @@ def read_file(path: Path, ocr: bool, limits: Limits = DEFAULT_LIMITS) -> list[Pa
             raise Unreadable("it is empty (0 bytes).")
         if size > limits.megabytes * 10**6:
             raise Unreadable(f"it has {size / 1e6:,.0f} MB; the limit is {limits.megabytes} MB (--max_megabytes).")
+        if path.suffix.lower() not in SUFFIXES:
+            raise Unreadable(f"files of its kind are not read. Save it as one of {' '.join(SUFFIXES)}")
         parts = [_clean(part) for part in _READERS[path.suffix.lower()](path, ocr, limits)]
+    except LiteError as error:  # an extra is missing
+        raise Unreadable(str(error)) from error
     except OSError as error:
         raise Unreadable(f"it cannot be read ({error.strerror or error}).") from error
     parts = [part for part in parts if part.text or part.image]
     if not parts:
         raise Unreadable("it holds no text and no image.")
     return parts
-
-
-def ocr_installed() -> bool:
-    """Whether the extra `ocr` is there."""
-    return bool(find_spec("rapidocr") and find_spec("onnxruntime"))
-
-
-def open_image(data: bytes) -> Image.Image:
-    """What `Part.image` holds, as RGB."""
-    return Image.open(io.BytesIO(data)).convert("RGB")
 
 
 # ---------------------------------------------------------------------------------------------------------------- kinds
@@ -143,9 +136,9 @@ def _read_page(pdf: pdfium.PdfDocument, number: int, ocr: bool) -> Iterator[Part
         picture = page.render(scale=min(IMAGE_SIDE / longer, 20)).to_pil().convert("RGB")
         if not text.strip() and picture.convert("L").getextrema()[0] > 250:
             return  # a blank page
-        image = _jpeg(picture)
+        image = as_jpeg(picture)
         if ocr and not text.strip():
-            text = _ocr_text(picture)
+            text = text_in(picture)
     for count, chunk in enumerate(split_text(text) or [""]):
         more = count > 0
         place = f"page={number + 1}" + f",part={count + 1}" * more
@@ -171,7 +164,7 @@ def _has_figures(page: pdfium.PdfPage) -> bool:
 
 def _read_image(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
     if path.suffix.lower() in HEIC:
-        _enable_heic()
+        enable_heic()
     pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is looked at below
     try:
         with warnings.catch_warnings():
@@ -183,12 +176,12 @@ def _read_image(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
                 for frame in range(frames):
                     image.seek(frame)
                     _check_pixels(image.width * image.height / 1e6, limits)
-                    picture = _upright_on_white(image)
-                    text = " ".join(_ocr_text(picture).split("\n")) if ocr else ""
+                    picture = reduced(image)
+                    text = " ".join(text_in(picture).split("\n")) if ocr else ""
                     place, kind, title = (
                         (f"page={frame + 1}", "page", f"page {frame + 1}") if frames > 1 else ("", "image", "")
                     )
-                    yield Part(place, kind, title, text, _jpeg(picture))
+                    yield Part(place, kind, title, text, as_jpeg(picture))
     except UnidentifiedImageError as error:
         raise Unreadable(f"it is no image, whatever its name says{_looks_like(path)}.") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
@@ -200,25 +193,6 @@ def _read_image(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
 def _check_pixels(megapixels: float, limits: Limits) -> None:
     if megapixels > limits.megapixels:
         raise Unreadable(f"it has {megapixels:,.0f} megapixels; the limit is {limits.megapixels} (--max_megapixels).")
-
-
-def _upright_on_white(image: Image.Image) -> Image.Image:
-    if image.format == "JPEG":
-        image.draft("RGB", (IMAGE_SIDE, IMAGE_SIDE))  # decodes at a fraction of the size, where that is enough
-    image = ImageOps.exif_transpose(image)
-    image.thumbnail(
-        (2 * IMAGE_SIDE, 2 * IMAGE_SIDE), Image.Resampling.BOX if image.mode != "P" else Image.Resampling.NEAREST
-    )
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        image = image.convert("I").point(lambda value: value / 257)  # Pillow would clip 16-bit grey at 255
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image)
-        image = white
-    image = image.convert("RGB")
-    image.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
-    return image
 
 
 def _read_text(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
@@ -237,35 +211,24 @@ def _read_html(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
 
 
 def _read_csv(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
-    text = _decoded(path)
+    rows = csv_rows(_decoded(path), "\t" if path.suffix.lower() == ".tsv" else "")
     try:
-        dialect = csv.Sniffer().sniff(text[:20_000], delimiters="\t" if path.suffix.lower() == ".tsv" else ",;\t|")
-    except csv.Error:
-        dialect = csv.excel_tab if path.suffix.lower() == ".tsv" else csv.excel
-    try:
-        for number, table in enumerate(split_table(csv.reader(io.StringIO(text, newline=""), dialect)), start=1):
+        for number, table in enumerate(split_table(rows), start=1):
             yield Part(f"part={number}", "table", _part(number), table)
     except csv.Error as error:
         raise Unreadable(f"it is no table ({error}).") from error
 
 
 def _read_xlsx(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
-    import openpyxl
-    from openpyxl.utils.exceptions import InvalidFileException
-
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(info.file_size for info in archive.infolist()) / 1e6
         if unpacked > 5 * limits.megabytes:
             raise Unreadable(f"it unpacks to {unpacked:,.0f} MB; the limit is {5 * limits.megabytes} MB.")
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        for sheet in book.worksheets:
-            sheet.reset_dimensions()  # what the file claims them to be may be wrong
-            rows = (["" if value is None else str(value) for value in row] for row in sheet.iter_rows(values_only=True))
+        for name, rows in excel_sheets(path):
             for number, table in enumerate(split_table(rows), start=1):
-                title = ", ".join(filter(None, (sheet.title, _part(number))))
-                yield Part(f"sheet={sheet.title},part={number}", "table", title, table)
-        book.close()
+                title = ", ".join(filter(None, (name, _part(number))))
+                yield Part(f"sheet={name},part={number}", "table", title, table)
     except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, TypeError, SyntaxError) as error:
         raise Unreadable(f"it is a damaged or locked Excel file ({error}).") from error
 
@@ -313,42 +276,10 @@ def _clean(part: Part) -> Part:
     return Part(part.place, part.kind, " ".join(title.split()), text, part.image)
 
 
-def _jpeg(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=90, subsampling=0)
-    return buffer.getvalue()
-
-
 def _looks_like(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(200).lstrip().lower()
     return ": it holds HTML" if start.startswith((b"<!doctype", b"<html")) else ""
-
-
-def _ocr_text(picture: Image.Image) -> str:
-    import numpy as np
-
-    found = _ocr_engine()(np.asarray(picture)[:, :, ::-1])  # it wants blue first
-    return "\n".join(line for line in found.txts or () if any(c.isalnum() for c in line))  # a stripe is no dash
-
-
-@cache
-def _ocr_engine():
-    try:
-        from rapidocr import RapidOCR
-    except ImportError as error:
-        raise Unreadable(f"text recognition does not start ({error}). --ocr off goes on without it.") from error
-    threads = int(os.environ.get("OMP_NUM_THREADS", "-1"))
-    return RapidOCR(params={"Global.log_level": "critical", "EngineConfig.onnxruntime.intra_op_num_threads": threads})
-
-
-@cache
-def _enable_heic() -> None:
-    if not find_spec("pillow_heif"):
-        raise Unreadable("reading .heic needs the extra: pip install 'mmrag-lite[heic]'.")
-    from pillow_heif import register_heif_opener
-
-    register_heif_opener()
 
 
 def as_document(part: Part, file: str, name: str) -> Document:

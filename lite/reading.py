@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import sys
@@ -14,8 +15,12 @@ from pathlib import Path
 from loky import ProcessPoolExecutor
 from loky.process_executor import TerminatedWorkerError
 
-from lite.readers import DEFAULT_LIMITS, Limits, Part, Unreadable, as_document, ocr_installed, read_file
+from lite.folders import LeftOut, kinds_sentence, walk
+from lite.pictures import ocr_installed
+from lite.readers import DEFAULT_LIMITS, Limits, Part, Unreadable, as_document, read_file
 from lite.schema import Document, LiteError
+
+logger = logging.getLogger(__name__)
 
 FEW = 6  # files up to which a second reader takes longer to start than it saves
 
@@ -75,7 +80,7 @@ def read_documents(
     """The documents of some files, to ask about: `rag.ask(question, documents=read_documents(["a.pdf"]))`.
 
     Args:
-        paths: Files; a folder stands for the files in it and below.
+        paths: Files; a folder stands for the files in it and below that are of a kind that is read.
         ocr: Whether to read the text in images and scans; None: where the extra `ocr` is installed.
         limits: What a file may cost.
 
@@ -83,10 +88,15 @@ def read_documents(
         LiteError: A file cannot be read.
     """
     files: list[Path] = []
+    left_out = LeftOut()
     for path in map(Path, paths):
         if not path.exists():
             raise LiteError(f"{path} does not exist.")
-        files += [Path(folder) / name for folder, _, names in sorted(os.walk(path)) for name in sorted(names)] or [path]
+        files += walk(path, left_out) if path.is_dir() else [path]
+    if left_out.problems:
+        raise LiteError(left_out.problems[0])
+    if left_out.kinds:
+        logger.warning("Not read: %s.", kinds_sentence(left_out.kinds))
     documents = []
     for path, parts in read_files(files, ocr_installed() if ocr is None else ocr, limits):
         if isinstance(parts, Unreadable):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Kind = Literal["text", "image", "table", "page"]
 
@@ -37,7 +37,7 @@ class Document:
     image: Path | str | Callable[[], Image.Image] | None = None
 
     def load_image(self) -> Image.Image:
-        """Open the image as RGB.
+        """Open the image, see `as_seen`.
 
         Raises:
             LiteError: The document has no image, or its file is missing, empty or not an image.
@@ -46,9 +46,9 @@ class Document:
             raise LiteError(f"Document {self.id!r} has no image.")
         try:
             if callable(self.image):
-                return _rgb(self.image())
+                return as_seen(self.image())
             with Image.open(self.image) as image:
-                return _rgb(image)
+                return as_seen(image)
         except FileNotFoundError as error:
             raise LiteError(
                 f"Document {self.id!r}: its image {self.image} does not exist. Restore the file or remove the document."
@@ -60,10 +60,14 @@ class Document:
             ) from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Pillow clips 16-bit grey at 255 where it should scale."""
+def as_seen(image: Image.Image) -> Image.Image:
+    """RGB as a person sees the image: upright, as a camera's Exif says, and on white where it is transparent."""
+    image = ImageOps.exif_transpose(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
-        image = image.convert("I").point(lambda value: value / 257)
+        image = image.convert("I").point(lambda value: value / 257)  # Pillow would clip 16-bit grey at 255
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 
 from markdown_it import MarkdownIt
 from sentencex import segment
@@ -10,6 +11,7 @@ from sentencex import segment
 PART_CHARS = 1200  # what every full-size profile shows of a document (`document_chars`)
 LONGEST_SENTENCE = 5 * PART_CHARS  # beyond it, it is no sentence: data, or a script without spaces
 LONGEST_CELL = 500
+CAPTION_ROWS = 5
 
 
 def split_text(text: str) -> list[str]:
@@ -53,28 +55,32 @@ def split_markdown(text: str) -> list[tuple[str, str, bool]]:
 
 
 def split_table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Markdown tables of about 1,200 characters, each with the first of `rows` as its header. Empty rows are left out;
-    cells are cut at 500 characters."""
-    header = None
-    width = size = limit = 0
+    """Markdown tables of about 1,200 characters, each with the table's header, which is its first row.
+
+    A line or two above the header, of one cell each, are its caption and stand above each part. Empty rows are left
+    out; cells are cut at 500 characters.
+    """
+    filled = (cells for row in rows if any(cells := [_cell(value) for value in row]))
+    first = list(islice(filled, CAPTION_ROWS + 1))
+    start = next((place for place, cells in enumerate(first) if len({*cells} - {""}) > 1), 0)
+    if not first:
+        return
+    titles = first[start]
+    width = max(n for n, cell in enumerate(titles, start=1) if cell)
+    caption = [next(filter(None, cells)) for cells in first[:start]]
+    header = "\n".join([*caption, _line(titles[:width], width), f"|{' --- |' * width}"])
+    limit = max(PART_CHARS, 2 * len(header))  # a wide header is not repeated more than it is worth
     block: list[str] = []
-    for row in rows:
-        cells = [_cell(value) for value in row]
-        if not any(cells):
-            continue
-        if header is None:
-            width = max(n for n, cell in enumerate(cells, start=1) if cell)
-            header = f"{_line(cells[:width], width)}\n|{' --- |' * width}"
-            limit = max(PART_CHARS, 2 * len(header))  # a wide header is not repeated more than it is worth
-            size = len(header)
-            continue
+    size = len(header)
+    parts = 0
+    for cells in chain(first[start + 1 :], filled):
         line = _line(cells, width)
         if block and size + len(line) > limit:
             yield "\n".join([header, *block])
-            block, size = [], len(header)
+            parts, block, size = parts + 1, [], len(header)
         block.append(line)
         size += len(line) + 1
-    if header is not None and (block or size):
+    if block or not parts:
         yield "\n".join([header, *block])
 
 

@@ -28,6 +28,8 @@ from lite.adapters import (
     load_weights,
     read_card,
     save_adapter,
+    stage1_beside,
+    tuned_card,
     write_card,
 )
 from lite.callbacks import MetricsFile, ProgressLine
@@ -170,19 +172,17 @@ def stage1_folder(config: Stage2Config) -> Path | None:
     """Where stage 1's adapter is; None where there shall be none."""
     if config.adapter_mode == "fresh":
         return None
-    folder = Path(config.stage1_adapter or Path(config.output_dir).parent / STAGE1 / "adapter")
+    folder = Path(config.stage1_adapter or stage1_beside(Path(config.output_dir) / "adapter"))
     if not folder.exists():
         raise LiteError(
             f"Stage 2 is stacked on a stage 1 adapter, and {folder} does not exist. Train stage 1 first "
             "(recipes/stage1.sh), or name another one with --stage1_adapter."
         )
-    card = read_card(folder)
+    card = tuned_card(folder)
     if card["data"] != config.data:
         logger.warning(
             "Stage 1 in %s was trained and tuned on %s, stage 2 trains on %s.", folder, card["data"], config.data
         )
-    if "threshold" not in card:
-        raise LiteError(f"Stage 1 in {folder} was stopped before its report: run recipes/stage1.sh again to finish it.")
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,15 @@ from lite.adapters import (
     add_adapter,
     base_fingerprint,
     copy_weights,
+    find_adapters,
     load_stack,
     load_weights,
     read_card,
     save_adapter,
+    stage1_of,
+    write_card,
 )
-from lite.models import ModelConfig, load_model, lora_config, vision_tokens
+from lite.models import SHIPPED, ModelConfig, load_model, lora_config, vision_tokens
 from lite.schema import LiteError
 from lite.trainer import StageConfig, StageTrainer
 
@@ -210,3 +214,49 @@ def test_copy_and_reload_of_weights(random_folder: Path, tmp_path: Path) -> None
     assert same({n.replace(STAGE2, STAGE1): t for n, t in tensors(model, STAGE2).items()}, tensors(model, STAGE1))
     assert learning(model) == {STAGE2}
     assert adapter_hash(stage1) == read_card(stage1)["hash"]
+
+
+# ------------------------------------------------------------------------------------------------------ where they are
+
+
+def test_adapters_are_found_by_run_parent_and_profile(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = run.parent / STAGE1 / "adapter", run / "adapter"
+    assert find_adapters(run) == find_adapters(run.parent) == pair
+    assert find_adapters("elsewhere", stage2=pair[1]) == pair
+    assert find_adapters("elsewhere", *pair) == pair
+    monkeypatch.chdir(run.parent.parent)
+    (Path("runs")).symlink_to(run.parent.parent)
+    assert [path.resolve() for path in find_adapters("arbitrary")] == [path.resolve() for path in pair]
+
+
+def test_shipped_adapters_are_the_last_resort(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = SHIPPED / STAGE1, SHIPPED / STAGE2
+    assert find_adapters("tiny") == find_adapters("runs/x/stage2", shipped=True) == find_adapters(SHIPPED) == shipped
+    assert find_adapters(run, shipped=True) == (run.parent / STAGE1 / "adapter", run / "adapter")
+    with pytest.raises(LiteError, match="no stage 2 adapter in nowhere"):
+        find_adapters("tiny", stage2="nowhere", shipped=True)
+
+
+def test_settings_name_the_stage_1_that_a_run_is_stacked_on(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run.parent, tmp_path / "moved")
+    shutil.move(tmp_path / "moved" / STAGE1, tmp_path / "elsewhere")
+    stage2 = tmp_path / "moved" / STAGE2
+    with pytest.raises(LiteError, match="does not exist"):
+        find_adapters(stage2)
+    (stage2 / "config.yaml").write_text(f"stage1_adapter: {tmp_path / 'elsewhere' / 'adapter'}\n")
+    assert find_adapters(stage2)[0] == stage1_of(stage2 / "adapter") == tmp_path / "elsewhere" / "adapter"
+    shutil.move(tmp_path / "elsewhere", tmp_path / "moved" / STAGE1)  # the settings are older than the move
+    assert find_adapters(stage2)[0] == tmp_path / "moved" / STAGE1 / "adapter"
+
+
+def test_what_is_no_pair_says_what_to_do(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(LiteError, match=r"qwen3-vl-4b is neither.*recipes/stage2.sh"):
+        find_adapters("qwen3-vl-4b")
+    with pytest.raises(LiteError, match="no stage 2 adapter"):
+        find_adapters(run, stage2=run.parent / STAGE1 / "adapter")
+    fresh = tmp_path / "fresh" / STAGE2 / "adapter"
+    shutil.copytree(run / "adapter", fresh)
+    write_card(fresh, read_card(fresh) | {"stage1_hash": None})
+    with pytest.raises(LiteError, match="without stage 1"):
+        find_adapters(fresh.parent)

@@ -10,6 +10,7 @@ from official_files import (
     BLUE,
     GREEN,
     RED,
+    image_fact,
     multimodalqa_question,
     picture,
     webqa_record,
@@ -67,10 +68,16 @@ def test_secret_test_split_is_submitted_without_a_report(tmp_path: Path) -> None
 
 
 def test_broken_images_are_left_out_and_counted_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    images = {RED: picture("red"), BLUE: b"no picture", GREEN: picture("green")}
-    write_webqa(tmp_path / "webqa", [webqa_record("q", split="val")], images)
+    """By the rule of training and its reports: an image leaves the pools, and with it the questions that rest on it."""
+    records = [webqa_record("on red", split="val"), webqa_record("on green", split="val")]
+    records[1] |= {"img_posFacts": [image_fact(GREEN)], "img_negFacts": [image_fact(RED), image_fact(BLUE)]}
+    images = {RED: b"no picture", BLUE: b"no picture", GREEN: picture("green")}
+    write_webqa(tmp_path / "webqa", records, images)
     data = f"webqa:{tmp_path / 'webqa'}"
     assert evaluate(data, "val") == 1
     assert evaluate(data, "val", "--skip_broken", "true") == 0
-    assert "1" in caplog.text
-    assert len(json.loads((tmp_path / "results" / "submission.json").read_text())) == 1
+    assert "2 × broken image, 1 × question that loses a relevant image" in caplog.text
+    assert set(json.loads((tmp_path / "results" / "submission.json").read_text())) == {"on green"}
+    (asked,) = [json.loads(line) for line in (tmp_path / "results" / "predictions.jsonl").read_text().splitlines()]
+    assert not {str(RED), str(BLUE)} & set(asked["trace"]["retrieved"])
+    assert str(GREEN) in asked["trace"]["retrieved"]

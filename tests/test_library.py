@@ -22,7 +22,8 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 
 from lite.library import Library
 from lite.models import TINY
-from lite.readers import Limits, open_image
+from lite.pictures import open_image
+from lite.readers import Limits
 from lite.schema import LiteError
 
 PARTS = 3  # documents of each file that `many_files` makes
@@ -95,7 +96,7 @@ def test_links_hidden_files_and_other_kinds_are_left_out(folder: Path, tmp_path:
     library = Library.open(folder / "library", create=True)  # inside what is indexed
     report = library.index(folder, ocr=False)
     assert (report.added, report.documents) == (3, 4)
-    assert report.skipped == Counter({"link": 2, ".exe": 1, "other": 1})
+    assert report.kinds == Counter({"link": 2, ".exe": 1, "other": 1})
     assert library.search("secret outside") == []
 
 

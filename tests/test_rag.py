@@ -14,7 +14,7 @@ from PIL import Image
 from lite.adapters import STAGE1, STAGE2, activate
 from lite.listwise import BASE, STAGE1_BASE, Listing, say, say_streaming, trace
 from lite.prompts import UNKNOWN, stage2_prompt
-from lite.rag import Rag, chain_so_far, find_adapters, without
+from lite.rag import Rag, chain_so_far, without
 from lite.schema import Document, LiteError, Trace
 
 QUESTION = "What is the capital of Chad?"
@@ -210,29 +210,7 @@ def test_images_are_looked_at(rag: Rag, tmp_path: Path) -> None:
     assert scores["red"] != scores["blue"]
 
 
-# ---------------------------------------------------------------------------------------------------------- run folders
-
-
-def test_adapters_are_found_by_run_profile_and_parent(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = run.parent / STAGE1 / "adapter", run / "adapter"
-    assert find_adapters(run) == find_adapters(run.parent) == pair
-    monkeypatch.chdir(run.parent.parent)
-    (Path("runs")).symlink_to(run.parent.parent)
-    assert [path.resolve() for path in find_adapters("arbitrary")] == [path.resolve() for path in pair]
-
-
-def test_settings_name_the_stage_1_that_a_run_is_stacked_on(run: Path, tmp_path: Path) -> None:
-    shutil.copytree(run.parent, tmp_path / "moved")
-    shutil.move(tmp_path / "moved" / STAGE1, tmp_path / "elsewhere")
-    with pytest.raises(LiteError, match="does not exist"):
-        find_adapters(tmp_path / "moved")
-    (tmp_path / "moved" / STAGE2 / "config.yaml").write_text(f"stage1_adapter: {tmp_path / 'elsewhere' / 'adapter'}\n")
-    assert find_adapters(tmp_path / "moved")[0] == tmp_path / "elsewhere" / "adapter"
-
-
-def test_a_wrong_profile_and_an_unfinished_stage_1_say_what_to_do(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(LiteError, match=r"qwen3-vl-4b is neither.*recipes/stage2.sh"):
-        find_adapters("qwen3-vl-4b")
+def test_an_unfinished_stage_1_says_what_to_do(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run.parent, tmp_path / "copy")
     path = tmp_path / "copy" / STAGE1 / "adapter" / "lite.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "threshold"}))

@@ -15,8 +15,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from lite import readers
-from lite.readers import Limits, Unreadable, open_image, read_file
+from lite.pictures import IMAGE_SIDE, enable_heic, open_image
+from lite.readers import Limits, Unreadable, read_file
 from lite.reading import read_documents, read_files
 from lite.schema import LiteError
 from lite.splitting import LONGEST_SENTENCE, PART_CHARS, split_markdown, split_table, split_text
@@ -109,7 +109,7 @@ def test_pdf_pages_with_figures_and_scans_are_images(tmp_path: Path) -> None:
     (figure,) = read_file(pdf(tmp_path / "a.pdf", "See the plot.", figure=True), ocr=False)
     assert figure.kind == "page"
     assert "See the plot." in figure.text
-    assert max(open_image(figure.image).size) == readers.IMAGE_SIDE
+    assert max(open_image(figure.image).size) == IMAGE_SIDE
     words("scan").save(tmp_path / "scan.pdf")
     (scan,) = read_file(tmp_path / "scan.pdf", ocr=False)
     assert scan.kind == "page"
@@ -125,7 +125,7 @@ def test_ocr_reads_images_and_scans(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "tiff", "bmp", "heic"])
 def test_images_of_every_kind(tmp_path: Path, suffix: str) -> None:
-    readers._enable_heic()
+    enable_heic()
     Image.new("RGB", (2000, 500), (200, 30, 40)).save(tmp_path / f"a.{suffix}")
     (part,) = read_file(tmp_path / f"a.{suffix}", ocr=False)
     picture = open_image(part.image)

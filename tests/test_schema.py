@@ -70,6 +70,32 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path, suffix):
     assert document(tmp_path / f"a.{suffix}").load_image().getpixel((0, 0))[0] in (127, 128)
 
 
+@pytest.mark.parametrize(
+    ("mode", "color"), [("RGBA", (0, 0, 0, 0)), ("LA", (0, 0)), ("PA", (0, 0)), ("RGBa", (0, 0, 0, 0))]
+)
+def test_transparency_is_white(mode, color):
+    assert document(lambda: Image.new(mode, (4, 4), color)).load_image().getpixel((1, 1)) == (255, 255, 255)
+
+
+def test_half_transparent_black_is_grey_and_a_transparent_palette_color_white(tmp_path):
+    half = document(lambda: Image.new("RGBA", (4, 4), (0, 0, 0, 128))).load_image()
+    assert half.getpixel((1, 1))[0] in (127, 128)
+    Image.new("P", (4, 4), 0).save(tmp_path / "a.png", transparency=0)
+    assert document(tmp_path / "a.png").load_image().getpixel((1, 1)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("orientation", "corner"), [(1, (0, 0)), (3, (3, 1)), (6, (1, 0)), (8, (0, 3))])
+def test_photos_stand_upright_as_their_camera_says(tmp_path, orientation, corner):
+    photo = Image.new("RGB", (4, 2), "black")
+    photo.putpixel((0, 0), (255, 255, 255))
+    exif = photo.getexif()
+    exif[0x0112] = orientation
+    photo.save(tmp_path / "photo.png", exif=exif)  # without a JPEG's losses
+    seen = document(tmp_path / "photo.png").load_image()
+    assert seen.size == ((4, 2) if orientation in (1, 3) else (2, 4))
+    assert seen.getpixel(corner) == (255, 255, 255)
+
+
 def png_bytes(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "whole.png")

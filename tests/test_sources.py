@@ -130,7 +130,9 @@ def test_unreadable_images_leave_their_pools(tmp_path):
     images = {RED: b"no image", BLUE: picture(), GREEN: picture()}
     webqa.open_archive.cache_clear()
     write_webqa(tmp_path, [webqa_record("good")], images)
-    assert without_unreadable(load_examples(f"webqa:{folder}", "train"), Problems(skip=True)) == []
+    problems = Problems(skip=True)
+    assert without_unreadable(load_examples(f"webqa:{folder}", "train"), problems) == []
+    assert problems.counts == {"broken image": 1, "question that loses a relevant image": 1}
 
 
 @pytest.mark.parametrize(

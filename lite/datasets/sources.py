@@ -164,17 +164,20 @@ def is_readable(document: Document, problems: Problems) -> bool:
 
 
 def without_unreadable(examples: Sequence[Example], problems: Problems) -> list[Example]:
-    """The examples without images that cannot be decoded; a question that loses a relevant one is left out."""
+    """The examples without images that cannot be decoded. A question that loses a relevant one is left out and counted:
+    neither training nor a report can ask for what is not there."""
     readable: dict[str, bool] = {}
+    left = []
     for example in examples:
         for document in example.documents:
             if document.id not in readable:
                 readable[document.id] = is_readable(document, problems)
-    return [
-        replace(example, documents=tuple(d for d in example.documents if readable[d.id]))
-        for example in examples
-        if all(readable[i] for i in example.relevant)
-    ]
+        lost = next((i for i in sorted(example.relevant) if not readable[i]), None)
+        if lost is not None:
+            problems.add("question that loses a relevant image", f"Question {example.id!r}: {lost} cannot be shown.")
+            continue
+        left.append(replace(example, documents=tuple(d for d in example.documents if readable[d.id])))
+    return left
 
 
 def load_report_examples(
