@@ -89,8 +89,6 @@ class Cell:
             result |= {"status": "measured"}
         except self.out_of_memory:
             result |= {"status": "out of memory", "phase": self.phases.failed}
-        except ImportError as error:
-            result |= {"status": "skipped", "reason": f"{error.name or error} cannot be imported here"}
         except Exception as error:  # the next cell goes on; the reason is in the file
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"
