@@ -106,12 +106,10 @@ class Cell:
 
     def peaks(self) -> dict:
         """GiB by phase, in all, and as reserved by the allocator."""
-        import torch
-
         by_phase = {name: peak / GIB for name, peak in self.phases.peaks.items()}
         return {
             "peak_gib": by_phase | {"all": max(by_phase.values(), default=0.0)},
-            "reserved_gib": torch.cuda.memory_stats()["reserved_bytes.all.peak"] / GIB if self.cuda else None,
+            "reserved_gib": self.memory.reserved / GIB if self.cuda else None,
             "context_gib": self.context_gib,
         }
 
@@ -136,13 +134,17 @@ class Cell:
         if self.arguments.real:
             return self.model_config.model_name_or_path
         folder = tempfile.mkdtemp()
-        random_model(self.shape, self.arguments.device, load_in_4bit=False).save_pretrained(folder)
-        random_processor(self.model_config.max_pixels).save_pretrained(folder)
-        gc.collect()
-        if self.cuda:
-            import torch
+        with self.phases.phase("checkpoint"):
+            random_model(self.shape, self.arguments.device, load_in_4bit=False).save_pretrained(folder)
+            random_processor(self.model_config.max_pixels).save_pretrained(folder)
+            gc.collect()
+            if self.cuda:
+                import torch
 
-            torch.cuda.empty_cache()
+                torch.cuda.empty_cache()
+        self.phases.peaks.clear()  # the 16-bit model is no part of what is measured
+        if self.cuda:
+            self.memory.reserved = 0
         return folder
 
     def stacked(self, base):

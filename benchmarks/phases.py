@@ -24,11 +24,15 @@ def clock() -> float:
 class CudaMemory:
     """The caching allocator's own counters."""
 
+    def __init__(self):
+        self.reserved = 0  # the most that the allocator held, over all resets
+
     def reset(self) -> None:
         torch.cuda.reset_peak_memory_stats()
 
     def peak(self) -> int:
         """Bytes of tensors at their most, since `reset`."""
+        self.reserved = max(self.reserved, torch.cuda.max_memory_reserved())
         return torch.cuda.max_memory_allocated()
 
 

@@ -40,6 +40,7 @@ PHASES = {
     "generation: KV cache": GENERATING,
     "generation: prefill": GENERATING,
     "training: activations": TRAINING,
+    "training: one layer": TRAINING,
     "training: logits": TRAINING,
 }
 

@@ -1,7 +1,8 @@
 """Peak GPU memory of a training run by component, from shapes alone: no weights, no GPU, no network.
 
 The three Qwen3-VL of the recipes are described here; of any other the configuration is read. The
-figures are estimates for gradient checkpointing and one packed micro-batch; `benchmarks/` compares them with a card.
+figures are estimates for gradient checkpointing and one packed micro-batch. The terms were set by counting every tensor
+of real steps on a CPU (tests/test_gpu_benchmark.py: within 12 %); `benchmarks/gpu.py` compares them with a card.
 """
 
 from __future__ import annotations
@@ -171,33 +172,38 @@ def estimate(
     # All prompts of a generation batch are prefilled at once; of the layers only one is alive at a time.
     cached = generated + generation_batch * completion_tokens
     kv_cache = cached * shape.layers * 2 * shape.kv_heads * shape.head_dim * HALF
-    prefill = generated * (3 * shape.hidden + 3 * shape.ff) * HALF
+    # The feed-forward: gate, up, their product, and the copies that PEFT makes of a 4-bit layer's result.
+    prefill = generated * 6 * (shape.hidden + shape.ff) * HALF
 
     rows = trained_prompts + train_batch * completion_tokens  # tokens of a forward and backward pass
-    # What the backward pass of one decoder layer keeps: norms, q, k, v, attention output, three of the feed-forward,
-    # and fp32 copies that the LoRA branches make of their inputs.
-    layer = rows * (6 * shape.hidden + 2 * shape.heads * shape.head_dim + 3 * shape.ff) * HALF
-    lora_inputs = rows * (2 * shape.hidden + shape.ff) * 4
-    saved = rows * shape.hidden * HALF * shape.layers
-    activations = saved + layer + lora_inputs if checkpointing else shape.layers * (layer + lora_inputs)
+    heads = shape.heads * shape.head_dim
+    # What the backward pass of one decoder layer keeps: norms, q, k, v, attention output, three of the feed-forward;
+    # the keys and values of its prompt for every completion, and the gradients on their way.
+    layer = rows * (6 * shape.hidden + 2 * heads + 3 * shape.ff) * HALF
+    layer += train_batch * (prompt_tokens + completion_tokens) * 2 * heads * HALF
+    layer += rows * (4 * (2 * shape.hidden + shape.ff) + 3 * shape.ff * HALF)
+    activations = rows * shape.hidden * HALF * shape.layers if checkpointing else shape.layers * layer
     largest = max(inputs * outputs for inputs, outputs in shape.linears()) * HALF if load_in_4bit else 0
     vision_row = 4 * (4 * shape.vision["hidden_size"] + 2 * shape.vision["intermediate_size"]) * HALF
-    vision = max(1, train_batch // group) * image_tokens * vision_row
+    vision = max(1, train_batch // group) * image_tokens * vision_row  # it learns nothing, so nothing of it is kept
     prefill = max(prefill, max(1, generation_batch // group) * image_tokens * vision_row)
+    one_layer = max(largest + (layer if checkpointing else 0), vision)
 
     # Autocast returns the logits in fp32; TRL's fused log-softmax keeps them and makes a gradient of their size.
     logits = train_batch * (completion_tokens + 1) * shape.vocabulary * (4 + 4)
 
     generation = kv_cache + prefill + largest
-    training = activations + vision + logits + largest
+    # The vision tower has run before the first layer, and the logits are gone before a layer is computed again.
+    training = activations + max(one_layer, logits)
     return {
         "4-bit weights" if load_in_4bit else "weights": weights / GIB,
         "adapters and optimiser": adapter_bytes / GIB,
         "generation: KV cache": kv_cache / GIB,
         "generation: prefill": (prefill + largest) / GIB,
-        "training: activations": (activations + vision + largest) / GIB,
+        "training: activations": activations / GIB,
+        "training: one layer": one_layer / GIB,
         "training: logits": logits / GIB,
         "CUDA context": CUDA_CONTEXT / GIB,
-        # generation and training do not overlap: the larger one counts
+        # generation and training do not overlap, nor do a layer and the logits: the larger one counts
         "peak": (weights + adapter_bytes + max(generation, training) + CUDA_CONTEXT) / GIB,
     }
