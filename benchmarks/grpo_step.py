@@ -20,9 +20,6 @@ import gc
 import json
 import platform
 import tempfile
-import time
-from collections import defaultdict
-from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
@@ -33,6 +30,7 @@ import transformers
 import trl
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from phases import Phases
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -116,26 +114,11 @@ class Timed:
         self.trainer.current_gradient_accumulation_steps = 1
         # `train()` would switch it on
         self.trainer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._time(self.trainer, "_generate_single_turn", lambda: "sample")
+        self.phases = Phases()
         log_probs = lambda: "policy" if torch.is_grad_enabled() else "reference"  # noqa: E731
-        self._time(self.trainer, "_get_per_token_logps_and_entropies", log_probs)
-        self._time(self.trainer.accelerator, "backward", lambda: "backward")
-
-    def _time(self, owner, method: str, phase) -> None:
-        run = getattr(owner, method)
-
-        def timed(*args, **kwargs):
-            with self.phase(phase()):
-                return run(*args, **kwargs)
-
-        setattr(owner, method, timed)
-
-    @contextmanager
-    def phase(self, name: str):
-        start, inside = clock(), sum(self.seconds.values())
-        yield
-        self.seconds[name] += clock() - start - (sum(self.seconds.values()) - inside)
+        self.phases.wrap(self.trainer, "_generate_single_turn", lambda: "sample")
+        self.phases.wrap(self.trainer, "_get_per_token_logps_and_entropies", log_probs)
+        self.phases.wrap(self.trainer.accelerator, "backward", lambda: "backward")
 
     def step(self, row: dict, group: int, seed: int) -> dict:
         """Seconds by phase, growth of the peak memory in MiB, and the gradients."""
@@ -144,24 +127,16 @@ class Timed:
         trainer.model.zero_grad()
         trainer.model.train()
         torch.manual_seed(seed)
-        self.seconds.clear()
+        self.phases.restart_clock()
         before = start_of_peak()
-        with self.phase("other"):
+        with self.phases.phase("other"):
             trainer.training_step(trainer.model, [row] * group, None)
         gradients = [weight.grad.flatten() for weight in trainer.model.parameters() if weight.grad is not None]
         return {
-            "seconds": {name: self.seconds[name] for name in PHASES},
+            "seconds": {name: self.phases.seconds[name] for name in PHASES},
             "memory": peak() - before,
             "gradient": torch.cat(gradients).cpu(),
         }
-
-
-def clock() -> float:
-    """Seconds: of this process on a CPU, of the wall where a GPU works."""
-    if not torch.cuda.is_available():
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def start_of_peak() -> float:

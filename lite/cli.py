@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import re
@@ -70,9 +69,6 @@ def _guarded(command, arguments: list[str]) -> int:
     for library in ("bitsandbytes", "huggingface_hub", "transformers"):
         logging.getLogger(library).setLevel(logging.ERROR)
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    if command not in (_data, _metrics, _export, _index, _search) and _unsloth_wanted(arguments):
-        import unsloth  # noqa: F401  must come before transformers and trl, which it patches
-
     from lite.schema import LiteError
 
     try:
@@ -80,29 +76,18 @@ def _guarded(command, arguments: list[str]) -> int:
     except LiteError as error:
         print(f"lite: {error}", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        import torch
 
-
-def _unsloth_wanted(arguments: list[str]) -> bool:
-    """Whether this run will load its model through Unsloth, which has to be imported first of all."""
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    import yaml
-
-    if not find_spec("unsloth"):
-        return False
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    settings = {}
-    for name, value in itertools.pairwise(words):
-        if name == "--config" and Path(value).is_file():
-            settings = (yaml.safe_load(Path(value).read_text()) or {}) | settings
-        elif name == "--backend":
-            settings["backend"] = value
-    if settings.get("backend") == "transformers":
-        return False
-    import torch
-
-    return torch.cuda.is_available()
+        # Training catches its own, see lite.train; what is left scores, answers and reports.
+        if not isinstance(error, torch.OutOfMemoryError):
+            raise
+        print(
+            f"lite: The GPU's memory ran out outside of training: {str(error).splitlines()[0]} Lower "
+            "per_device_eval_batch_size (it changes no result), then max_pixels; what was trained is kept.",
+            file=sys.stderr,
+        )
+        return 1
 
 
 def _index(arguments: list[str]) -> int:

@@ -7,13 +7,22 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoProcessor
 from trl import GRPOConfig
 
-from lite.memory import estimate, shape_of
+from lite.auto_fit import auto_fit
+from lite.memory import (
+    GENERATING,
+    PIXELS_PER_TOKEN,
+    REMEDIES,
+    TRAINING,
+    USABLE,
+    card_gib,
+    run_estimate,
+    shape_of,
+)
 from lite.models import ModelConfig, model_path
 from lite.prompts import stage2_prompt
 from lite.schema import Document
@@ -24,13 +33,21 @@ from lite.train_stage2 import Stage2Config
 
 logger = logging.getLogger(__name__)
 
-PIXELS_PER_TOKEN = 32 * 32  # of Qwen3-VL
 CHARS_PER_TOKEN = 4
 DEFAULT_CARD_GIB = 24
+# The components of the estimate that settings decide, by what they are needed for
+PHASES = {
+    "generation: KV cache": GENERATING,
+    "generation: prefill": GENERATING,
+    "training: activations": TRAINING,
+    "training: one layer": TRAINING,
+    "training: logits": TRAINING,
+}
 
 
 def dry_run_stage1(config: Stage1Config, model_config: ModelConfig, console: Console) -> None:
     """Print the settings, the data, the prompts' lengths and the memory estimate of a stage 1 run."""
+    auto_fit(config, model_config, 1, console, DEFAULT_CARD_GIB)
     pairs = load_pairs(config)
     what = f"{len(pairs)} pairs of a question and a document, half of them relevant"
     dry_run(config, model_config, console, what, *pair_prompts(pairs, config.document_chars))
@@ -38,6 +55,7 @@ def dry_run_stage1(config: Stage1Config, model_config: ModelConfig, console: Con
 
 def dry_run_stage2(config: Stage2Config, model_config: ModelConfig, console: Console) -> None:
     """The same of a stage 2 run. Prompts are filled without stage 1's scores: as long, with other distractors."""
+    auto_fit(config, model_config, 2, console, DEFAULT_CARD_GIB)
     listings = [row.listing for row in unscored_rows(config)]
     prompts = [stage2_prompt(listing.question, listing.documents, config.document_chars) for listing in listings]
     what = f"{len(listings)} prompts of a question with up to {config.max_documents} documents"
@@ -74,20 +92,7 @@ def dry_run(
     if shape is None:
         console.print(f"Memory          no estimate: {model_config.model_name_or_path} is not a Qwen3-VL that we know")
         return
-    memory = estimate(
-        shape,
-        prompt_tokens=int(longest),
-        image_tokens=max(images) * ((model_config.max_pixels or 0) // PIXELS_PER_TOKEN),
-        completion_tokens=config.max_completion_length,
-        generation_batch=config.per_device_train_batch_size * config.steps_per_generation,
-        train_batch=config.per_device_train_batch_size,
-        group=config.num_generations if config.shared_prompt else 1,
-        lora_r=model_config.lora_r,
-        adapters=adapters,
-        load_in_4bit=model_config.load_in_4bit,
-        adam_bytes=2 if "8bit" in config.optim else 8,
-        checkpointing=config.gradient_checkpointing,
-    )
+    memory = run_estimate(shape, config, model_config, int(longest), max(images), adapters)
     console.print(memory_table(memory))
     console.print(verdict(memory, card_gib()), soft_wrap=True, highlight=False)
 
@@ -135,22 +140,14 @@ def memory_table(memory: dict[str, float]) -> Table:
     return table
 
 
-def card_gib() -> float | None:
-    """The memory of this machine's GPU, if any."""
-    return torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else None
-
-
 def verdict(memory: dict[str, float], card: float | None) -> str:
     """Whether it fits, and what to lower if not."""
     size = card or DEFAULT_CARD_GIB
     where = f"this GPU of {size:.0f} GiB" if card else f"a {size} GiB card (no GPU here)"
-    if memory["peak"] <= 0.92 * size:
+    if memory["peak"] <= USABLE * size:
         return f"Fits {where}: {size - memory['peak']:.1f} GiB to spare."
-    remedies = {
-        "generation: KV cache": "gradient_accumulation_steps (fewer completions at once), then max_pixels",
-        "generation: prefill": "gradient_accumulation_steps (fewer completions at once), then max_pixels",
-        "training: activations": "per_device_train_batch_size, then max_pixels",
-        "training: logits": "per_device_train_batch_size, then max_completion_length",
-    }
-    largest = max(remedies, key=memory.__getitem__)
-    return f"Does not fit {where} with room to spare. Largest: {largest}. Lower {remedies[largest]}."
+    component = max(PHASES, key=memory.__getitem__)
+    return (
+        f"Does not fit {where} with room to spare. Largest: {component}. Lower {REMEDIES[PHASES[component]]}; "
+        "--auto_fit true does it by the estimate."
+    )

@@ -1,19 +1,39 @@
 """Peak GPU memory of a training run by component, from shapes alone: no weights, no GPU, no network.
 
 The three Qwen3-VL of the recipes are described here; of any other the configuration is read. The
-figures are estimates for gradient checkpointing and one packed micro-batch; `benchmarks/` compares them with a card.
+figures are estimates for gradient checkpointing and one packed micro-batch. The terms were set by counting every tensor
+of real steps on a CPU (tests/test_gpu_benchmark.py: within 12 %); `benchmarks/gpu.py` compares them with a card.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import torch
 from transformers import AutoConfig, PretrainedConfig
+
+if TYPE_CHECKING:
+    from lite.models import ModelConfig
+    from lite.trainer import StageConfig
 
 GIB = 2**30
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # 4 bits, an 8-bit scale per block of 64, a 32-bit one per 256 blocks
 CUDA_CONTEXT = 0.6 * GIB
+USABLE = 0.92  # of a card: the rest is for fragments, and for what the estimate does not see
+PIXELS_PER_TOKEN = 32 * 32  # of Qwen3-VL
 HALF = 2  # bytes of a bfloat16
+
+# What the memory of a training run is needed for, and what to lower first where it does not fit: of each pair, the
+# first setting changes less of what is learnt.
+LOADING, GENERATING = "loading", "generation"
+SCORING, TRAINING = "the reference's log-probs", "the forward and backward pass"
+REMEDIES = {
+    LOADING: "the model's size, then lora_r",
+    GENERATING: "steps_per_generation (completions at once), then max_pixels",
+    SCORING: "max_completion_length, then max_pixels",
+    TRAINING: "per_device_train_batch_size (and double gradient_accumulation_steps), then max_completion_length",
+}
 
 VISION_24 = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "deepstack": 3}
 VISION_27 = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "deepstack": 3}
@@ -23,6 +43,11 @@ PUBLISHED = {
     "4B": {"hidden": 2560, "ff": 9728, "layers": 36, "heads": 32, "kv_heads": 8, "tied": True, "vision": VISION_24},
     "8B": {"hidden": 4096, "ff": 12288, "layers": 36, "heads": 32, "kv_heads": 8, "tied": False, "vision": VISION_27},
 }
+
+
+def card_gib() -> float | None:
+    """The memory of this machine's GPU, if any."""
+    return torch.cuda.get_device_properties(0).total_memory / GIB if torch.cuda.is_available() else None
 
 
 @dataclass(frozen=True)
@@ -85,6 +110,26 @@ def _from_config(config: PretrainedConfig) -> Shape:
     )
 
 
+def run_estimate(
+    shape: Shape, config: StageConfig, model_config: ModelConfig, prompt_tokens: int, images: int, adapters: int
+) -> dict[str, float]:
+    """`estimate` of a run with these settings, whose longest prompt has `prompt_tokens` tokens and `images` images."""
+    return estimate(
+        shape,
+        prompt_tokens=prompt_tokens,
+        image_tokens=images * ((model_config.max_pixels or 0) // PIXELS_PER_TOKEN),
+        completion_tokens=config.max_completion_length,
+        generation_batch=config.per_device_train_batch_size * config.steps_per_generation,
+        train_batch=config.per_device_train_batch_size,
+        lora_r=model_config.lora_r,
+        group=config.num_generations if config.shared_prompt else 1,
+        adapters=adapters,
+        load_in_4bit=model_config.load_in_4bit,
+        adam_bytes=2 if "8bit" in config.optim else 8,
+        checkpointing=config.gradient_checkpointing,
+    )
+
+
 def estimate(
     shape: Shape,
     prompt_tokens: int,
@@ -127,33 +172,38 @@ def estimate(
     # All prompts of a generation batch are prefilled at once; of the layers only one is alive at a time.
     cached = generated + generation_batch * completion_tokens
     kv_cache = cached * shape.layers * 2 * shape.kv_heads * shape.head_dim * HALF
-    prefill = generated * (3 * shape.hidden + 3 * shape.ff) * HALF
+    # The feed-forward: gate, up, their product, and the copies that PEFT makes of a 4-bit layer's result.
+    prefill = generated * 6 * (shape.hidden + shape.ff) * HALF
 
     rows = trained_prompts + train_batch * completion_tokens  # tokens of a forward and backward pass
-    # What the backward pass of one decoder layer keeps: norms, q, k, v, attention output, three of the feed-forward,
-    # and fp32 copies that the LoRA branches make of their inputs.
-    layer = rows * (6 * shape.hidden + 2 * shape.heads * shape.head_dim + 3 * shape.ff) * HALF
-    lora_inputs = rows * (2 * shape.hidden + shape.ff) * 4
-    saved = rows * shape.hidden * HALF * shape.layers
-    activations = saved + layer + lora_inputs if checkpointing else shape.layers * (layer + lora_inputs)
+    heads = shape.heads * shape.head_dim
+    # What the backward pass of one decoder layer keeps: norms, q, k, v, attention output, three of the feed-forward;
+    # the keys and values of its prompt for every completion, and the gradients on their way.
+    layer = rows * (6 * shape.hidden + 2 * heads + 3 * shape.ff) * HALF
+    layer += train_batch * (prompt_tokens + completion_tokens) * 2 * heads * HALF
+    layer += rows * (4 * (2 * shape.hidden + shape.ff) + 3 * shape.ff * HALF)
+    activations = rows * shape.hidden * HALF * shape.layers if checkpointing else shape.layers * layer
     largest = max(inputs * outputs for inputs, outputs in shape.linears()) * HALF if load_in_4bit else 0
     vision_row = 4 * (4 * shape.vision["hidden_size"] + 2 * shape.vision["intermediate_size"]) * HALF
-    vision = max(1, train_batch // group) * image_tokens * vision_row
+    vision = max(1, train_batch // group) * image_tokens * vision_row  # it learns nothing, so nothing of it is kept
     prefill = max(prefill, max(1, generation_batch // group) * image_tokens * vision_row)
+    one_layer = max(largest + (layer if checkpointing else 0), vision)
 
-    # logits in bf16, then fp32 for the log-softmax, and their gradient
-    logits = train_batch * (completion_tokens + 1) * shape.vocabulary * (HALF + 4 + 4)
+    # Autocast returns the logits in fp32; TRL's fused log-softmax keeps them and makes a gradient of their size.
+    logits = train_batch * (completion_tokens + 1) * shape.vocabulary * (4 + 4)
 
     generation = kv_cache + prefill + largest
-    training = activations + vision + logits + largest
+    # The vision tower has run before the first layer, and the logits are gone before a layer is computed again.
+    training = activations + max(one_layer, logits)
     return {
         "4-bit weights" if load_in_4bit else "weights": weights / GIB,
         "adapters and optimiser": adapter_bytes / GIB,
         "generation: KV cache": kv_cache / GIB,
         "generation: prefill": (prefill + largest) / GIB,
-        "training: activations": (activations + vision + largest) / GIB,
+        "training: activations": activations / GIB,
+        "training: one layer": one_layer / GIB,
         "training: logits": logits / GIB,
         "CUDA context": CUDA_CONTEXT / GIB,
-        # generation and training do not overlap: the larger one counts
+        # generation and training do not overlap, nor do a layer and the logits: the larger one counts
         "peak": (weights + adapter_bytes + max(generation, training) + CUDA_CONTEXT) / GIB,
     }

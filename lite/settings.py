@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 import yaml
 from rich.console import Console
 from rich.padding import Padding
@@ -58,7 +60,30 @@ def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]
             else ""
         )
         raise LiteError(f"The settings do not fit together: {error}{remedy}") from error
+    check_rollouts(config, model_config)
     return config, model_config
+
+
+def check_rollouts(config: GRPOConfig, model_config: ModelConfig) -> None:
+    """Refuse `use_vllm` where it cannot work.
+
+    Raises:
+        LiteError: With what to set instead.
+    """
+    if not config.use_vllm:
+        return
+    problems = []
+    if model_config.load_in_4bit:
+        problems.append(
+            "load_in_4bit: false, since TRL merges the adapters into the weights to hand them to vLLM, and NF4 weights "
+            "come out of that changed"
+        )
+    if config.shared_prompt:
+        problems.append("shared_prompt: false, which has its own way of sampling")
+    if problems:
+        raise LiteError(f"use_vllm: true needs {'; and '.join(problems)}. Or set use_vllm: false.")
+    if not (torch.cuda.is_available() and find_spec("vllm")):
+        raise LiteError("use_vllm: true needs an NVIDIA GPU and the package vllm. Install it, or set use_vllm: false.")
 
 
 def merge_repeated(arguments: Sequence[str], name: str) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 import yaml
 from datasets import Dataset
 from peft import get_peft_model
@@ -21,12 +22,14 @@ from transformers import ProcessorMixin, set_seed
 
 from lite import rewards
 from lite.adapters import STAGE1, base_fingerprint, save_adapter, write_card
+from lite.auto_fit import auto_fit
 from lite.callbacks import MetricsFile, ProgressLine
 from lite.datasets.images import LazyImage
 from lite.datasets.pools import Pair
 from lite.datasets.problems import Problems
 from lite.datasets.sources import is_readable, load_training_pairs
 from lite.evaluate import stage1_report
+from lite.memory import REMEDIES
 from lite.models import ModelConfig, load_model, lora_config, vision_tokens
 from lite.prompts import NO, YES, stage1_prompt
 from lite.schema import Document, LiteError
@@ -37,7 +40,10 @@ logger = logging.getLogger(__name__)
 Row = TypeVar("Row")
 
 # A run may be continued with other values of these; everything else decides the result.
-FREE_SETTINGS = {"report_to", "logging_dir", "save_total_limit", "overwrite", "dry_run", "output_dir", "run_name"}
+FREE_SETTINGS = {
+    "report_to", "logging_dir", "save_total_limit", "overwrite", "dry_run", "output_dir", "run_name", "auto_fit",
+    "auto_fitted",
+}  # fmt: skip
 
 
 @dataclass
@@ -71,6 +77,14 @@ class RunConfig(StageConfig):
     report_questions: int = field(
         default=500, metadata={"help": "Questions per data set that the report tunes on, and reports on, at most."}
     )
+    auto_fit: bool = field(
+        default=False,
+        metadata={
+            "help": "Where the estimate exceeds the GPU's memory, lower, in this order, as far as needed: "
+            "steps_per_generation, per_device_train_batch_size (both keep the training as it is), num_generations, "
+            "max_pixels, max_documents. Prints what it changed; config.yaml keeps it."
+        },
+    )
     overwrite: bool = field(default=False, metadata={"help": "Throw away what output_dir holds and start anew."})
     dry_run: bool = field(
         default=False, metadata={"help": "Print settings, data, prompt lengths and a memory estimate; train nothing."}
@@ -103,11 +117,13 @@ def train_stage1(config: Stage1Config, model_config: ModelConfig, console: Conso
         LiteError: Something in the settings, the data or the run folder needs the user.
     """
     folder = Path(config.output_dir)
+    fitted = auto_fit(config, model_config, 1, console)
     pairs = load_pairs(config)
     check_images((pair.document for pair in pairs), console)
     set_seed(config.seed)
     base, processor = load_model(model_config)
     settings = resolved_settings(config, model_config) | {"base_fingerprint": base_fingerprint(base)}
+    settings["auto_fitted"] = fitted
     claim_folder(folder, settings, config.overwrite)
     lengths = prompt_lengths(*pair_prompts(pairs, config.document_chars), processor)
     pairs = drop_long(pairs, lengths, config.max_prompt_tokens)
@@ -244,11 +260,19 @@ def train(trainer: StageTrainer, console: Console) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:
-        survivor = last_checkpoint(folder)
+        raise LiteError(f"Stopped at step {trainer.state.global_step}. {how_to_go_on(folder)}") from None
+    except torch.OutOfMemoryError as error:
         raise LiteError(
-            f"Stopped at step {trainer.state.global_step}. Run the same command again: it continues from "
-            f"{survivor.name if survivor else 'the start'}."
-        ) from None
+            f"The GPU's memory ran out at step {trainer.state.global_step + 1}, in {trainer.doing}: "
+            f"{str(error).splitlines()[0]} Lower {REMEDIES[trainer.doing]}, and give another --output_dir with that; "
+            f"--auto_fit true chooses by the estimate. If something else held memory: {how_to_go_on(folder)}"
+        ) from error
+
+
+def how_to_go_on(folder: Path) -> str:
+    """What a stopped run says."""
+    survivor = last_checkpoint(folder)
+    return f"Run the same command again: it continues from {survivor.name if survivor else 'the start'}."
 
 
 def is_finished(checkpoint: Path) -> bool:

@@ -32,6 +32,7 @@ from lite.adapters import (
     tuned_card,
     write_card,
 )
+from lite.auto_fit import auto_fit
 from lite.callbacks import MetricsFile, ProgressLine
 from lite.datasets.pools import Corpus
 from lite.datasets.problems import Problems
@@ -118,8 +119,10 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
     folder = Path(config.output_dir)
     config.multi_objective_aggregation = "normalize_then_sum"  # each reward counts by its weight, not by its spread
     set_seed(config.seed)
+    fitted = auto_fit(config, model_config, 2, console)
     base, processor = load_model(model_config)
     settings = resolved_settings(config, model_config) | {"base_fingerprint": base_fingerprint(base)}
+    settings["auto_fitted"] = fitted
     stage1 = stage1_folder(config)
     if stage1 is not None:
         settings["stage1_hash"] = read_card(stage1)["hash"]

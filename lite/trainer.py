@@ -27,6 +27,7 @@ from trl.trainer.utils import pad, selective_log_softmax, selective_log_softmax_
 
 from lite import shared_prompt
 from lite.adapters import active, load_weights
+from lite.memory import GENERATING, LOADING, SCORING, TRAINING
 from lite.schema import LiteError
 from lite.scoring import evaluating
 
@@ -76,6 +77,9 @@ class StageTrainer(GRPOTrainer):
         # other prompts than an unbroken one. The dataset's own order is taken instead, in every epoch. Goes when TRL's
         # sampler resumes.
         args.shuffle_dataset = False
+        if GRPOTrainer.__module__ != "trl.trainer.grpo_trainer":
+            # Its compute_loss runs the model itself, with the images repeated per completion, past our log-probs.
+            raise LiteError("Unsloth was imported before lite and rewrote TRL's trainer. Import lite.trainer first.")
         super().__init__(
             model=model,
             reward_funcs=reward_funcs,
@@ -90,6 +94,7 @@ class StageTrainer(GRPOTrainer):
         self.shares_prompts = args.shared_prompt and self._can_share_prompts()
         if self.shares_prompts:
             shared_prompt.prepare(model)
+        self.doing = LOADING  # what the GPU's memory was last needed for
         self._encoded: EncodedPrompts | None = None  # while completions of these prompts are made and scored
         self._compared = False
 
@@ -124,7 +129,7 @@ class StageTrainer(GRPOTrainer):
         if images is not None:
             fields = self._to_device({key: fields[key] for key in ("pixel_values", "image_grid_thw")})
             vision = shared_prompt.split_vision(**fields, images_per_prompt=[len(row or []) for row in images])
-        self._encoded = EncodedPrompts(ids, images, vision)
+        self._encoded = EncodedPrompts(ids, vision)
         try:
             batch = super()._generate_and_score_completions(
                 [{key: value for key, value in row.items() if key != "images"} for row in inputs]
@@ -155,7 +160,9 @@ class StageTrainer(GRPOTrainer):
                 self.model, ids, mask, length, rows, first, partial(self._log_softmax, entropy=False)
             )
         off = (ours.float() - stock.float()).abs().mean()
-        if off > (0.1 if ours.dtype == torch.bfloat16 else 1e-3):
+        # By what is computed in, not by the dtype of the result: accelerate's autocast returns fp32 in either case.
+        half = self.args.bf16 or self.args.fp16 or ours.dtype == torch.bfloat16
+        if off > (0.1 if half else 1e-3):
             raise LiteError(
                 f"shared_prompt computes other log-probs than TRL with this model (off by {off:.2g} on average). "
                 "Set shared_prompt: false, and please report the model and the versions of its packages."
@@ -171,13 +178,11 @@ class StageTrainer(GRPOTrainer):
         return prompt_ids, images and [row or [] for row in images], fields
 
     def _generate_single_turn(self, prompt_ids: list, images: list | None, *args, **kwargs):
-        # One prefill per prompt. vLLM shares prompts by itself and wants the images.
+        # One prefill per prompt.
+        self.doing = GENERATING
         if not self.shares_prompts:
             return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
         group = len(prompt_ids) // len(self._encoded.ids)
-        if self.use_vllm:
-            images = self._encoded.images and [row or None for row in self._encoded.images for _ in range(group)]
-            return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
         rows = [torch.tensor(ids) for ids in self._encoded.ids]
         inputs = self._to_device(
             {
@@ -212,6 +217,8 @@ class StageTrainer(GRPOTrainer):
         **kwargs,
     ):
         # The policy's, the old and the reference's log-probs all come by here, with the adapters that are to be active.
+        # What follows the policy's is their backward pass, then the optimiser's step.
+        self.doing = TRAINING if torch.is_grad_enabled() else SCORING
         if not self.shares_prompts:
             if pixel_values is not None and len(pixel_values) == 0:
                 # A micro-batch of text documents out of a batch with images crashes in the vision tower. Goes when TRL
@@ -298,10 +305,9 @@ def adjust(trainer: Trainer) -> None:
 
 @dataclass
 class EncodedPrompts:
-    """The unique prompts of a generation batch: token ids, PIL images and pixels of each."""
+    """The unique prompts of a generation batch: token ids and pixels of each."""
 
     ids: list[list[int]]
-    images: list[list | None] | None
     vision: shared_prompt.Vision | None
 
 

@@ -93,23 +93,37 @@ def test_unknown_id_without_network_says_so() -> None:
         load_model(ModelConfig(model_name_or_path="nobody/nothing"))
 
 
-def test_auto_takes_unsloth_on_a_gpu_and_transformers_where_unsloth_fails(
-    random_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_unsloth_is_asked_for_by_name_and_its_errors_are_not_hidden(
+    random_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
     class FastVisionModel:
         @staticmethod
-        def from_pretrained(path: str, load_in_4bit: bool):
-            asked.append((path, load_in_4bit))
-            raise NotImplementedError("no such architecture")
+        def from_pretrained(path: str, **options: object):
+            asked.append((path, options))
+            raise ValueError("no such architecture")
 
-    monkeypatch.setattr("lite.models.choose_backend", lambda backend: "unsloth")
+    monkeypatch.setattr("lite.models.torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("lite.models.find_spec", lambda name: name == "unsloth")
     monkeypatch.setitem(sys.modules, "unsloth", types.SimpleNamespace(FastVisionModel=FastVisionModel))
-    model, _ = load_model(ModelConfig(model_name_or_path=str(random_folder)))
-    assert asked == [(str(random_folder), True)]
-    assert model.config.model_type == "qwen3_vl"
-    assert "no such architecture" in caplog.text
+    with pytest.raises(LiteError, match="no such architecture"):
+        load_model(ModelConfig(model_name_or_path=str(random_folder), backend="unsloth"))
+    assert asked == [(str(random_folder), {"load_in_4bit": True, "use_gradient_checkpointing": True})]
+
+
+def test_auto_takes_transformers_and_says_why_where_unsloth_could_be_had(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert choose_backend("auto") == "transformers"
+    assert caplog.text == ""  # without a GPU there is nothing to choose
+    monkeypatch.setattr("lite.models.torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("lite.models.find_spec", lambda name: name == "unsloth")
+    assert choose_backend("auto") == "transformers"
+    assert choose_backend("unsloth") == "unsloth"
+    (record,) = caplog.records
+    assert "not been tested on a GPU yet. --backend unsloth tries it" in record.message
+    assert "\n" not in record.message
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

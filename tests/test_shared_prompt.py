@@ -444,28 +444,6 @@ def test_evaluation_shares_prompts_too(random_folder: Path, tmp_path: Path) -> N
         assert ours[key] == pytest.approx(stock[key], rel=1e-4), key
 
 
-def test_vllm_gets_every_row_with_its_images(
-    random_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    handed = {}
-
-    def vllm(self, prompt_ids: list, images: list, fields: dict, num_generations: int, *_: object):
-        handed.update(prompts=prompt_ids, images=images, fields=fields)
-        return [[100 + i, 2] for i in range(len(prompt_ids))], None
-
-    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", vllm)
-    stage = trainer(random_folder, tmp_path, rows([2, 0]), shared=True)
-    stage.use_vllm, stage.vllm_importance_sampling_correction = True, False
-    data = rows([2, 0])
-    batch = stage._generate_and_score_completions([data[i] for i in (0, 0, 0, 0, 1, 1, 1, 1)])
-    assert [image and [each.size for each in image] for image in handed["images"]] == [
-        *[[(64, 48), (96, 48)]] * 4,
-        *[None] * 4,
-    ]
-    assert [len(ids) for ids in handed["prompts"]] == batch["prompt_mask"].sum(1).tolist()
-    assert [len(grid) for grid in batch["image_grid_thw"]] == [2, 0]
-
-
 def test_model_that_passes_our_attention_by_is_refused(
     random_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

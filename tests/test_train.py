@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from PIL import Image
 from rich.console import Console
 
-from lite import cli
+from lite import cli, shared_prompt
 from lite import train as train_module
 from lite.adapters import read_card
 from lite.callbacks import read_metrics
@@ -161,6 +162,60 @@ def test_interrupt_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(train_module.StageTrainer, "training_step", interrupted)
     assert cli.main([*QUICK, "--output_dir", str(tmp_path / "run")]) == 1
     assert "Run the same command again: it continues from the start" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "phase", "remedy"),
+    [
+        ("generate", "in generation", "steps_per_generation"),
+        ("group_log_probs", "in the reference's log-probs", "max_completion_length"),
+    ],
+)
+def test_memory_that_runs_out_is_one_message_with_the_phase_and_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, method: str, phase: str, remedy: str
+) -> None:
+    def full(*_args, **_kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
+
+    monkeypatch.setattr(shared_prompt, method, full)
+    folder = tmp_path / "run"
+    assert cli.main([*QUICK, "--beta", "0.1", "--output_dir", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert f"ran out at step 1, {phase}: CUDA out of memory. Tried to allocate 2.00 GiB. Lower {remedy}" in said
+    assert "Traceback" not in said
+    assert "Run the same command again: it continues from the start" in said
+    assert (folder / "config.yaml").exists()
+
+
+def test_memory_that_runs_out_in_the_backward_pass_says_so_and_keeps_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    backward, calls = Accelerator.backward, []
+
+    def full(self, loss, **kwargs):
+        calls.append(loss)
+        if len(calls) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        backward(self, loss, **kwargs)
+
+    monkeypatch.setattr(Accelerator, "backward", full)
+    command = [*QUICK, "--save_steps", "1", "--gradient_accumulation_steps", "1", "--output_dir", str(tmp_path / "run")]
+    assert cli.main(command) == 1
+    said = capsys.readouterr().err
+    assert "in the forward and backward pass" in said
+    assert "per_device_train_batch_size" in said
+    assert "it continues from checkpoint-1" in said
+
+
+def test_memory_that_runs_out_elsewhere_is_one_message_too(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def full(*_args, **_kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(train_module, "load_pairs", full)
+    assert cli.main(QUICK) == 1
+    assert (
+        "ran out outside of training: CUDA out of memory. Lower per_device_eval_batch_size" in capsys.readouterr().err
+    )
 
 
 def test_killed_run_ends_with_the_adapter_of_an_unbroken_one(finished_run: Path, tmp_path: Path) -> None:
