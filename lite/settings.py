@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 from trl import GRPOConfig, TrlParser
 
+from lite.distributed import check_launch
 from lite.models import ModelConfig
 from lite.schema import LiteError
 
@@ -48,6 +49,7 @@ def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]
         name = argument.removeprefix("--").split("=")[0].replace("-", "_").removeprefix("no_")
         if argument.startswith("--") and name not in known | {"config"}:
             raise LiteError(f"Unknown argument --{name}{suggestion(name, known)} `lite {command} --help` lists them.")
+    check_launch(_load_in_4bit(arguments))
     try:
         config, model_config = parser.parse_args_and_config(arguments)
     except (ValueError, TypeError) as error:
@@ -59,6 +61,11 @@ def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]
         )
         raise LiteError(f"The settings do not fit together: {error}{remedy}") from error
     return config, model_config
+
+
+def _load_in_4bit(arguments: list[str]) -> bool:
+    """Read by itself: the settings of a run do not parse where the launcher asks for what cannot work."""
+    return TrlParser((ModelConfig,)).parse_args_and_config(arguments, return_remaining_strings=True)[0].load_in_4bit
 
 
 def merge_repeated(arguments: Sequence[str], name: str) -> list[str]:
