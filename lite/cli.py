@@ -63,20 +63,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _guarded(command, arguments: list[str]) -> int:
     """Run a command; a LiteError becomes one message instead of a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    from lite.distributed import first_to_fail, is_main
+    from lite.schema import LiteError
+
+    logging.basicConfig(level=logging.WARNING if is_main() else logging.ERROR, format="%(levelname)s %(message)s")
     for noise in (FutureWarning, DeprecationWarning, UserWarning):
         warnings.simplefilter("ignore", noise)
     for library in ("bitsandbytes", "huggingface_hub", "transformers"):
         logging.getLogger(library).setLevel(logging.ERROR)
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    from lite.schema import LiteError
 
     try:
         return command(arguments) or 0
     except LiteError as error:
-        print(f"lite: {error}", file=sys.stderr)
+        if first_to_fail():
+            print(f"lite: {error}", file=sys.stderr)
         return 1
-    except RuntimeError as error:
+    except Exception as error:
+        if not first_to_fail():
+            return 1  # follows from what another process has said
         import torch
 
         # Training catches its own, see lite.train; what is left scores, answers and reports.
@@ -129,23 +134,25 @@ def _metrics(arguments: list[str]) -> int:
 def _train_stage1(arguments: list[str]) -> None:
     from rich.console import Console
 
+    from lite.distributed import is_main
     from lite.dry_run import dry_run_stage1
     from lite.settings import parse
     from lite.train import Stage1Config, train_stage1
 
     config, model_config = parse(Stage1Config, "train stage1", _without_gpu(arguments))
-    (dry_run_stage1 if config.dry_run else train_stage1)(config, model_config, Console())
+    (dry_run_stage1 if config.dry_run else train_stage1)(config, model_config, Console(quiet=not is_main()))
 
 
 def _train_stage2(arguments: list[str]) -> None:
     from rich.console import Console
 
+    from lite.distributed import is_main
     from lite.dry_run import dry_run_stage2
     from lite.settings import parse
     from lite.train_stage2 import Stage2Config, train_stage2
 
     config, model_config = parse(Stage2Config, "train stage2", _without_gpu(arguments))
-    (dry_run_stage2 if config.dry_run else train_stage2)(config, model_config, Console())
+    (dry_run_stage2 if config.dry_run else train_stage2)(config, model_config, Console(quiet=not is_main()))
 
 
 def _without_gpu(arguments: list[str]) -> list[str]:

@@ -140,7 +140,7 @@ def trained_profile() -> str:
     """The profile that fits the GPU where it was trained, else `tiny`."""
     import torch
 
-    from lite.rag import find_adapters
+    from lite.adapters import find_adapters
 
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**20
@@ -156,7 +156,7 @@ def trained_profile() -> str:
 def adapters_in_words(profile: str) -> str:
     """Where the adapters come from, without a path of this machine."""
     from lite.models import SHIPPED
-    from lite.rag import find_adapters
+    from lite.adapters import find_adapters
 
     folder = find_adapters(profile)[1]
     return "shipped with lite" if folder.is_relative_to(SHIPPED) else f"your run “{Path(profile).name}”"

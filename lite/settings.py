@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.text import Text
 from trl import GRPOConfig, TrlParser
 
+from lite.distributed import check_launch
 from lite.models import ModelConfig
 from lite.schema import LiteError
 
@@ -50,6 +51,7 @@ def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]
         name = argument.removeprefix("--").split("=")[0].replace("-", "_").removeprefix("no_")
         if argument.startswith("--") and name not in known | {"config"}:
             raise LiteError(f"Unknown argument --{name}{suggestion(name, known)} `lite {command} --help` lists them.")
+    check_launch(_load_in_4bit(arguments))
     try:
         config, model_config = parser.parse_args_and_config(arguments)
     except (ValueError, TypeError) as error:
@@ -84,6 +86,11 @@ def check_rollouts(config: GRPOConfig, model_config: ModelConfig) -> None:
         raise LiteError(f"use_vllm: true needs {'; and '.join(problems)}. Or set use_vllm: false.")
     if not (torch.cuda.is_available() and find_spec("vllm")):
         raise LiteError("use_vllm: true needs an NVIDIA GPU and the package vllm. Install it, or set use_vllm: false.")
+
+
+def _load_in_4bit(arguments: list[str]) -> bool:
+    """Read by itself: the settings of a run do not parse where the launcher asks for what cannot work."""
+    return TrlParser((ModelConfig,)).parse_args_and_config(arguments, return_remaining_strings=True)[0].load_in_4bit
 
 
 def merge_repeated(arguments: Sequence[str], name: str) -> list[str]:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from peft import PeftModel
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
@@ -33,7 +34,8 @@ LogSoftmax = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Te
 
 
 def base_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The transformers model under an adapter, or the model itself."""
+    """The transformers model under an adapter and what distributes it, or the model itself."""
+    model = extract_model_from_parallel(model, keep_fp32_wrapper=True)
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 

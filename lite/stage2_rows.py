@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import PeftModel
 from rich.console import Console
@@ -57,10 +59,17 @@ def training_rows(
     if stage1 is None:
         scores, threshold, max_kept = [pool.lexical() for pool in drawn], -np.inf, config.max_documents
     else:
+        state = PartialState()
         card = read_card(stage1)
         threshold, max_kept = card["threshold"], card["max_kept"]
         examples = [replace(pool.example, documents=pool.documents) for pool in drawn]
-        scores = stage1_scores(model, processor, examples, card, config.per_device_eval_batch_size, console)
+        # Each process scores its share; all of them must see the same scores, or they would train on different rows.
+        mine = range(int(state.process_index), len(examples), state.num_processes)
+        found = stage1_scores(
+            model, processor, [examples[i] for i in mine], card, config.per_device_eval_batch_size, console
+        )
+        scored = dict(gather_object(list(zip(mine, found, strict=False))))
+        scores = [scored[i] for i in range(len(examples))]
     return fill(drawn, scores, threshold, max_kept, config, rng)
 
 

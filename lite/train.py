@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 import yaml
+from accelerate import PartialState
 from datasets import Dataset
 from peft import get_peft_model
 from PIL import Image
@@ -28,6 +29,7 @@ from lite.datasets.images import LazyImage
 from lite.datasets.pools import Pair
 from lite.datasets.problems import Problems
 from lite.datasets.sources import is_readable, load_training_pairs
+from lite.distributed import is_main
 from lite.evaluate import stage1_report
 from lite.memory import REMEDIES
 from lite.models import ModelConfig, load_model, lora_config, vision_tokens
@@ -124,7 +126,7 @@ def train_stage1(config: Stage1Config, model_config: ModelConfig, console: Conso
     base, processor = load_model(model_config)
     settings = resolved_settings(config, model_config) | {"base_fingerprint": base_fingerprint(base)}
     settings["auto_fitted"] = fitted
-    claim_folder(folder, settings, config.overwrite)
+    claim_together(folder, settings, config.overwrite)
     lengths = prompt_lengths(*pair_prompts(pairs, config.document_chars), processor)
     pairs = drop_long(pairs, lengths, config.max_prompt_tokens)
     model = get_peft_model(base, lora_config(model_config), adapter_name=STAGE1)
@@ -140,6 +142,8 @@ def train_stage1(config: Stage1Config, model_config: ModelConfig, console: Conso
         ),
         console,
     )
+    if not is_main():
+        return folder
     card = {
         "stage": STAGE1,
         "base": model_config.model_name_or_path,
@@ -282,8 +286,8 @@ def is_finished(checkpoint: Path) -> bool:
 
 
 def resolved_settings(config: Stage1Config, model_config: ModelConfig) -> dict[str, Any]:
-    """Every setting of the run as plain values."""
-    fields = {**config.to_dict(), **dataclasses.asdict(model_config)}
+    """Every setting of the run as plain values, however many processes share its batch."""
+    fields = {**config.to_dict(), **config.of_recipe, **dataclasses.asdict(model_config)}
     return yaml.safe_load(yaml.safe_dump({key: _plain(value) for key, value in sorted(fields.items())}))
 
 
@@ -293,6 +297,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def claim_together(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    """`claim_folder` by the main process, for which the others wait."""
+    if is_main():
+        claim_folder(folder, settings, overwrite)
+    PartialState().wait_for_everyone()
 
 
 def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:

@@ -37,6 +37,7 @@ from lite.callbacks import MetricsFile, ProgressLine
 from lite.datasets.pools import Corpus
 from lite.datasets.problems import Problems
 from lite.datasets.sources import load_report_examples
+from lite.distributed import for_processes, is_main, processes
 from lite.evaluate_stage2 import (
     NOTHING_FOUND,
     Budget,
@@ -56,7 +57,7 @@ from lite.models import ModelConfig, load_model, lora_config, model_path, vision
 from lite.prompts import caption_prompt, stage2_prompt
 from lite.schema import Example, LiteError, Trace
 from lite.stage2_rows import Row, prompt_dataset, training_rows
-from lite.train import RunConfig, check_images, claim_folder, drop_long, prompt_lengths, resolved_settings, train
+from lite.train import RunConfig, check_images, claim_together, drop_long, prompt_lengths, resolved_settings, train
 from lite.trainer import StageTrainer, adjust
 
 logger = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
     stage1 = stage1_folder(config)
     if stage1 is not None:
         settings["stage1_hash"] = read_card(stage1)["hash"]
-    claim_folder(folder, settings, config.overwrite)
+    claim_together(folder, settings, config.overwrite)
     model = stacked_model(base, model_config, stage1, config.adapter_mode)
     rows = training_rows(model, processor, config, stage1, console)
     check_images((document for row in rows for document in row.listing.documents), console)
@@ -164,6 +165,8 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
         ),
         console,
     )
+    if not is_main():
+        return folder
     save_adapter(model, STAGE2, folder / "adapter", card)
     report = stage2_report(model, processor, config, stage1, console)
     write_card(folder / "adapter", card | {"hash": report["adapter_hash"], "metrics": headline(report)})
@@ -237,35 +240,39 @@ def cold_start(
         return
     console.print(f"Cold start: {config.cold_start_steps} supervised steps on composed chains.", highlight=False)
     captions = caption(model, processor, rows, config, console) if config.cold_start_caption else {}
+    share = max(1, config.cold_start_batch_size // processes())
+    settings = SFTConfig(
+        output_dir=str(folder),
+        max_steps=config.cold_start_steps,
+        per_device_train_batch_size=min(share, config.per_device_train_batch_size),
+        gradient_accumulation_steps=max(1, share // config.per_device_train_batch_size),
+        learning_rate=config.cold_start_learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=min(10, config.cold_start_steps // 5),
+        max_length=None,
+        bf16=config.bf16,
+        use_cpu=config.use_cpu,
+        gradient_checkpointing=config.gradient_checkpointing,
+        optim=config.optim,
+        seed=config.seed,
+        logging_steps=5,
+        save_strategy="no",
+        report_to="none",
+        remove_unused_columns=False,
+        dataloader_pin_memory=config.dataloader_pin_memory,
+    )
+    for_processes(settings)
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(
-            output_dir=str(folder),
-            max_steps=config.cold_start_steps,
-            per_device_train_batch_size=min(config.cold_start_batch_size, config.per_device_train_batch_size),
-            gradient_accumulation_steps=max(1, config.cold_start_batch_size // config.per_device_train_batch_size),
-            learning_rate=config.cold_start_learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=min(10, config.cold_start_steps // 5),
-            max_length=None,
-            bf16=config.bf16,
-            use_cpu=config.use_cpu,
-            gradient_checkpointing=config.gradient_checkpointing,
-            optim=config.optim,
-            seed=config.seed,
-            logging_steps=5,
-            save_strategy="no",
-            report_to="none",
-            remove_unused_columns=False,
-            dataloader_pin_memory=config.dataloader_pin_memory,
-        ),
+        args=settings,
         train_dataset=prompt_dataset(rows, config, captions),
         processing_class=processor,
         callbacks=[MetricsFile(folder / "metrics.jsonl", "loss"), ProgressLine(console, "cold start", "loss")],
     )
     adjust(trainer)
     trainer.train()
-    save_adapter(model, STAGE2, folder, card | {"stage": "cold start"})
+    if is_main():
+        save_adapter(model, STAGE2, folder, card | {"stage": "cold start"})
 
 
 def caption(

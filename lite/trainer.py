@@ -19,7 +19,14 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import PrinterCallback, ProcessorMixin, ProgressCallback, Trainer, TrainerCallback
+from transformers import (
+    PrinterCallback,
+    ProcessorMixin,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    set_seed,
+)
 from trl import GRPOConfig, GRPOTrainer
 from trl.data_utils import prepare_multimodal_messages
 from trl.models.utils import unwrap_model_for_generation
@@ -27,6 +34,7 @@ from trl.trainer.utils import pad, selective_log_softmax, selective_log_softmax_
 
 from lite import shared_prompt
 from lite.adapters import active, load_weights
+from lite.distributed import for_processes, share_of_batch
 from lite.memory import GENERATING, LOADING, SCORING, TRAINING
 from lite.schema import LiteError
 from lite.scoring import evaluating
@@ -42,6 +50,17 @@ class StageConfig(GRPOConfig):
         default=True,
         metadata={"help": "Compute a prompt once per group. False: per completion, as TRL does; same result, slower."},
     )
+
+    def __post_init__(self):
+        if self.deepspeed or self.fsdp:
+            raise ValueError("deepspeed and fsdp are settled by the launcher's file: see recipes/accelerate/")
+        # A recipe's batch is the whole batch: several processes share it, so that they train the same run.
+        names = ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation")
+        self.of_recipe = {name: getattr(self, name) for name in names}
+        shares = share_of_batch(*self.of_recipe.values(), self.generation_batch_size, self.num_generations)
+        for name, share in zip(names, shares, strict=True):
+            setattr(self, name, share)
+        super().__post_init__()
 
 
 class StageTrainer(GRPOTrainer):
@@ -80,6 +99,7 @@ class StageTrainer(GRPOTrainer):
         if GRPOTrainer.__module__ != "trl.trainer.grpo_trainer":
             # Its compute_loss runs the model itself, with the images repeated per completion, past our log-probs.
             raise LiteError("Unsloth was imported before lite and rewrote TRL's trainer. Import lite.trainer first.")
+        for_processes(args)
         super().__init__(
             model=model,
             reward_funcs=reward_funcs,
@@ -273,6 +293,20 @@ class StageTrainer(GRPOTrainer):
         for name in self.model.peft_config:
             load_weights(self.model, Path(resume_from_checkpoint) / name, name)
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        # Every process writes a file, and the trainer's state, which says that a checkpoint is complete, comes after.
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        # Resumed by another number of processes: without a state of its own, each would draw again what it drew at the
+        # start of the run.
+        if checkpoint and _random_states(Path(checkpoint)) != self.args.world_size:
+            logger.warning("%s is of another number of processes: completions are drawn anew from here.", checkpoint)
+            set_seed(self.args.seed + 1000 * (self.state.global_step + 1), device_specific=True)
+            return
+        super()._load_rng_state(checkpoint)
+
     def _save_checkpoint(self, model, trial) -> None:
         # A checkpoint that a full disk cut short would be taken for the newest one at the next start.
         try:
@@ -321,6 +355,11 @@ def last_checkpoint(folder: Path) -> Path | None:
             continue
         return checkpoint
     return None
+
+
+def _random_states(checkpoint: Path) -> int:
+    """How many processes have left the state of their random numbers there."""
+    return len(list(checkpoint.glob("rng_state*.pth")))
 
 
 def _step(checkpoint: Path) -> int:

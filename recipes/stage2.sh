@@ -3,6 +3,7 @@
 #
 #   bash recipes/stage2.sh                          the profile that fits this machine
 #   PROFILE=qwen3-vl-8b bash recipes/stage2.sh      another one (a folder of recipes/)
+#   ACCELERATE=multi_gpu bash recipes/stage2.sh       on all GPUs of this machine, see recipes/accelerate/
 #   bash recipes/stage2.sh --dry_run true           what it would do and need; trains nothing
 #   bash recipes/stage2.sh --max_steps 20 …         every further argument overrides the profile's stage2.yaml
 #
@@ -10,6 +11,7 @@
 # runs/<profile>/stage2/report.md.
 source "$(dirname "$0")/setup.sh"
 source recipes/profile.sh
+source recipes/launch.sh
 case " $* " in
 *" --stage1_adapter"* | *" --dry_run"* | *" --help"* | *" -h "*) ;;
 *)
@@ -20,8 +22,8 @@ case " $* " in
             ;;
         esac
         echo "runs/$PROFILE/stage1 holds no finished stage 1: training it first."
-        lite train stage1 --config "recipes/$PROFILE/stage1.yaml"
+        "${launch[@]}" train stage1 --config "recipes/$PROFILE/stage1.yaml"
     fi
     ;;
 esac
-exec lite train stage2 --config "recipes/$PROFILE/stage2.yaml" "$@"
+exec "${launch[@]}" train stage2 --config "recipes/$PROFILE/stage2.yaml" "$@"

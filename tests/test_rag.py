@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lite.adapters import STAGE1, STAGE2, activate
+from lite.adapters import STAGE1, activate
 from lite.listwise import BASE, STAGE1_BASE, Listing, say, say_streaming, trace
 from lite.prompts import UNKNOWN, stage2_prompt
 from lite.rag import Rag, chain_so_far, without
