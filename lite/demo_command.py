@@ -121,6 +121,8 @@ def start(
         button_primary_text_color="#ffffff", button_primary_background_fill_dark="#7fc1e8",
         button_primary_background_fill_hover_dark="#a3d5f2", button_primary_text_color_dark="#11161d",
         checkbox_background_color_selected="#1f6690", block_info_text_color="#566273",
+        body_text_color_subdued="#566273", body_text_color_subdued_dark="#a3afbd",
+        block_label_text_color="#566273", block_label_text_color_dark="#a3afbd",
         block_info_text_color_dark="#a3afbd",
     )  # fmt: skip
     try:
