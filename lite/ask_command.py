@@ -192,7 +192,7 @@ def ask(arguments: list[str]) -> int:
     if rag.note:
         print(f"lite: {rag.note}", file=sys.stderr)
     if outcome.failure:
-        print(f"lite: the model's output is malformed ({outcome.failure}); shown as it is.", file=sys.stderr)
+        print(f"lite: the model's output is malformed ({outcome.failure}).", file=sys.stderr)
         return MALFORMED
     return NOTHING if outcome.answer == UNKNOWN else 0
 
@@ -213,6 +213,7 @@ def show(rag: Rag, question: str, console: Console, documents=None, library=None
     """Ask, and show each step as it comes. Returns the trace and all documents that were looked at."""
     pool: tuple[Document, ...] = ()
     scores: dict[str, float] = {}
+    chain = ""
     for event in rag.ask_stream(question, documents, library):
         match event.name:
             case "retrieved":
@@ -224,14 +225,19 @@ def show(rag: Rag, question: str, console: Console, documents=None, library=None
                 console.print()
             case "reasoning":
                 console.print(_cited(event.text), end="", soft_wrap=True)
-            case "ranking":
+                chain += event.text
+            case "ranking" if chain:
                 console.print("\n")
-            case "answer":
-                console.print(
-                    Text.assemble(("Answer: ", "bold"), (_printable(event.text), "bold green")), soft_wrap=True
-                )
             case "done":
                 outcome = event.trace
+    if outcome.failure:
+        rest = outcome.raw[outcome.raw.find(chain) + len(chain) :].strip()
+        console.print(Text(f"No answer: the model's output is malformed ({outcome.failure}).", "bold yellow"))
+        if rest:
+            console.print(Text(f"After its chain it said: {_printable(rest)}", "dim"), soft_wrap=True)
+    else:
+        answer = Text.assemble(("Answer: ", "bold"), (_printable(outcome.answer), "bold green"))
+        console.print(answer, soft_wrap=True)
     titles = {document.id: document.title for document in pool}
     for i in outcome.cited:
         number = outcome.shown.index(i) + 1

@@ -91,16 +91,22 @@ class Library:
                 `none`: words only. It is settled when the library is made.
 
         Raises:
-            LiteError: There is no library there, or it was made with another embedding.
+            LiteError: There is no library there, the store does not answer, or it was made with another embedding.
         """
         address = str(address)
-        database = lancedb.connect(address) if create or "://" in address or Path(address).is_dir() else None
-        found = database is not None and TABLE in _names(database)
-        if database is None or not (found or create):
-            raise LiteError(f"There is no library in {address}. Make one: lite index FOLDER --library {address}")
-        if not found:
-            database.create_table(TABLE, schema=_schema(embedding or "none"), exist_ok=True)
-        library = cls(address, database.open_table(TABLE))
+        try:
+            database = lancedb.connect(address) if create or "://" in address or Path(address).is_dir() else None
+            found = database is not None and TABLE in _names(database)
+            if database is None or not (found or create):
+                raise LiteError(f"There is no library in {address}. Make one: lite index FOLDER --library {address}")
+            if not found:
+                database.create_table(TABLE, schema=_schema(embedding or "none"), exist_ok=True)
+            library = cls(address, database.open_table(TABLE))
+        except (OSError, RuntimeError, ValueError) as error:  # what LanceDB raises depends on the store
+            raise LiteError(
+                f"Cannot open the library in {address}: {str(error).splitlines()[0][:300]} Check the address and, "
+                "for an object store, the keys in the environment."
+            ) from error
         if embedding is not None and embedding != library.embedding:
             raise LiteError(
                 f"The library in {address} was made with the embedding {library.embedding}, not {embedding}. "
@@ -162,7 +168,12 @@ class Library:
         if not root.is_dir():
             raise LiteError(f"{folder} is not a folder.")
         with self._locked():
-            return self._index(root, ocr_installed() if ocr is None else ocr, limits, progress)
+            try:
+                return self._index(root, ocr_installed() if ocr is None else ocr, limits, progress)
+            except RuntimeError as error:
+                if "concurrent transaction" not in str(error):
+                    raise
+                raise LiteError(self._busy()) from error  # an object store has no locks
 
     def _index(self, root: Path, ocr: bool, limits: Limits, progress: Callable[[int, int, int], None]) -> IndexReport:
         report = IndexReport()
@@ -264,8 +275,11 @@ class Library:
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise LiteError(f"Another run is writing to the library in {self.address}. Wait for it.") from error
+            raise LiteError(self._busy()) from error
         return lock
+
+    def _busy(self) -> str:
+        return f"Another run is writing to the library in {self.address}. Wait for it, then run this again."
 
 
 # ---------------------------------------------------------------------------------------------------------------- files

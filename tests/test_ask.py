@@ -76,9 +76,12 @@ def test_ask_prints_a_trace_for_scripts(library: Path, run: Path, capsys: pytest
 
 def test_ask_about_files(library: Path, run: Path, capsys: pytest.CaptureFixture) -> None:
     files = [str(library.parent / "atlas" / name) for name in ("Chad.txt", "Flag of Chad.png")]
-    assert cli.main(["ask", QUESTION, "--documents", *files, "--profile", str(run), "--ocr", "off"]) in (0, 3, 4)
-    out = capsys.readouterr().out
-    assert all(name in out for name in ("P(relevant)", "Chad", "Flag of Chad", "Answer: "))
+    status = cli.main(["ask", QUESTION, "--documents", *files, "--profile", str(run), "--ocr", "off"])
+    assert status in (0, 3, 4)
+    out, err = capsys.readouterr()
+    assert all(name in out for name in ("P(relevant)", "Chad", "Flag of Chad"))
+    assert ("No answer: " if status == 4 else "Answer: ") in out
+    assert ("malformed" in err) == (status == 4)
 
 
 def test_nothing_found_ends_with_its_own_status(library: Path, run: Path, capsys: pytest.CaptureFixture) -> None:
@@ -126,6 +129,30 @@ def test_view_shows_scores_chain_and_sources(rag: Rag) -> None:
         assert f"{value:.2f}" in text
     assert f"{len(outcome.dropped)} more reached the threshold" in text
     assert outcome.reasoning in text.replace("\n", " ") or outcome.failure
+
+
+@pytest.mark.parametrize(
+    ("said", "shown", "not_shown"),
+    [
+        ("<think>[1] helps.</think>\n<rank>[1]</rank>\n<answer>Town</answer>", ["[1] helps.", "Answer: Town"], ["<"]),
+        (
+            "<think>[1] helps.</think>\n<rank>[7]</rank>\n<answer>Town</answer>",
+            ["[1] helps.", "No answer: ", "rank out of range", "After its chain it said: </think>", "Town"],
+            ["Answer: "],
+        ),
+        ("<think>[1] helps and", ["[1] helps and", "No answer: ", "no <rank>"], ["After its chain", "Answer: "]),
+        ("mumble \x1b[31m", ["No answer: ", "no <think>", "mumble"], ["Answer: ", "\x1b"]),
+    ],
+)  # fmt: skip
+def test_view_of_whatever_the_model_says(
+    rag: Rag, monkeypatch: pytest.MonkeyPatch, said: str, shown: list[str], not_shown: list[str]
+) -> None:
+    monkeypatch.setattr("lite.rag.say_streaming", lambda *_: iter([said[:9], said[9:]]))
+    out = io.StringIO()
+    show(rag, QUESTION, Console(width=200, file=out), DOCUMENTS[:2])
+    assert all(text in out.getvalue() for text in shown)
+    assert not any(text in out.getvalue() for text in not_shown)
+    assert out.getvalue().count("[1] helps") <= 1  # the chain is not told twice
 
 
 def test_markup_and_escapes_in_documents_stay_text() -> None:

@@ -10,16 +10,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import StaticEmbedding
 from tokenizers import Tokenizer
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
 
+from lite import cli
 from lite.library import Library
 from lite.models import TINY
 from lite.pictures import open_image
@@ -177,6 +181,45 @@ def test_an_object_store_opens_with_the_same_code(folder: Path) -> None:
     assert library.search("three bar")[0].document.id == "papers/pump.md#part=1"
 
 
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An S3-compatible store on this machine, and the environment that leads LanceDB to it."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    settings = {"ENDPOINT": address, "ALLOW_HTTP": "true", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}
+    for name, value in {**settings, "REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    boto3.client("s3", endpoint_url=address, region_name="us-east-1").create_bucket(Bucket="papers")
+    yield "s3://papers/library"
+    server.stop()
+
+
+def test_a_bucket_holds_a_library(folder: Path, bucket: str, capsys: pytest.CaptureFixture) -> None:
+    index = ["index", str(folder), "--ocr", "off", "--library", bucket]
+    with pytest.raises(LiteError, match="no library in s3://papers/library"):
+        Library.open(bucket)
+    assert cli.main(index) == 0
+    assert "4 documents. Files: 3 added" in capsys.readouterr().out
+    assert cli.main(index) == 0
+    assert "0 added, 0 changed, 0 removed, 3 unchanged" in capsys.readouterr().out
+    (folder / "sub" / "prices.csv").unlink()
+    (folder / "pump.md").write_text("The pump needs four bar.")
+    assert cli.main(index) == 0
+    assert "2 documents. Files: 0 added, 1 changed, 1 removed, 1 unchanged" in capsys.readouterr().out
+    assert cli.main(["search", "price of the valve", "--library", bucket]) == 3
+    assert cli.main(["search", "four bar", "--library", bucket]) == 0
+    assert "papers/pump.md#part=1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("address", ["s3://no-such-bucket/library", "nonsense://papers/library"])
+def test_an_object_store_that_does_not_answer_is_one_message(
+    bucket: str, address: str, folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert cli.main(["index", str(folder), "--library", address]) == 1
+    assert f"Cannot open the library in {address}" in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------------------------------------------------------- kills
 
 
@@ -187,34 +230,40 @@ def many_files(folder: Path, count: int) -> None:
         (folder / f"file{number:03}.md").write_text("\n\n".join(sections))
 
 
-def kill_at_random(folder: Path, address: Path, kills: int, seconds: float) -> Library:
-    """Start indexing and kill it, again and again; each time look at what is there."""
+def start_indexing(folder: Path, address: Path) -> subprocess.Popen:
+    """A run of `INDEXER` that has got as far as its first line."""
+    command = [sys.executable, "-c", INDEXER, str(folder), str(address)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def check_kills(tmp_path: Path, kills: int) -> None:
+    """Start indexing and kill it, again and again, at any moment of a run; each time look at what is there."""
+    folder, address = tmp_path / "papers", tmp_path / "library"
+    many_files(folder, 150)
+    process, start = start_indexing(folder, tmp_path / "unbroken"), time.monotonic()
+    assert process.wait() == 0
+    unbroken = time.monotonic() - start  # on this machine, under its load
     rng = random.Random(0)
     for _ in range(kills):
-        process = subprocess.Popen(
-            [sys.executable, "-c", INDEXER, str(folder), str(address)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(rng.uniform(0, seconds))
+        process = start_indexing(folder, address)
+        time.sleep(rng.uniform(0, unbroken))
         process.send_signal(signal.SIGKILL)
         process.wait()
         found = ids(Library.open(address, create=True))
         assert len(found) == len(set(found))
         assert set(Counter(i.split("#")[0] for i in found).values()) <= {PARTS}
-    return Library.open(address)
-
-
-def check_kills(tmp_path: Path, kills: int) -> None:
-    many_files(tmp_path / "papers", 150)
-    library = kill_at_random(tmp_path / "papers", tmp_path / "library", kills, 3.0)
+    library = Library.open(address)
     before = len(library)
     assert kills < 20 or before > 0  # some came in the middle
-    report = library.index(tmp_path / "papers", ocr=False)
+    report = library.index(folder, ocr=False)
     assert report.added + report.unchanged == 150
     assert report.unchanged * PARTS == before
     assert ids(library) == sorted({f"papers/file{n:03}.md#part={p + 1}" for n in range(150) for p in range(PARTS)})
     assert {hit.document.id.split("#")[0] for hit in library.search("file 77")} >= {"papers/file077.md"}
+    assert not library._is_stale()
 
 
 def test_killed_at_random(tmp_path: Path) -> None:

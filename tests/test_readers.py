@@ -7,6 +7,7 @@ import os
 import struct
 import zipfile
 import zlib
+from datetime import datetime
 from pathlib import Path
 
 import openpyxl
@@ -176,6 +177,42 @@ def test_csv_tsv_and_excel(tmp_path: Path) -> None:
     assert part.title == "Cities"
 
 
+@pytest.mark.parametrize(
+    ("content", "table"),
+    [
+        ("a;b\n1,5;2,5\n3,5;4,5\n", "| a | b |\n| --- | --- |\n| 1,5 | 2,5 |\n| 3,5 | 4,5 |"),
+        ('name\n"Anna, née Berg"\nBert\n', "| name |\n| --- |\n| Anna, née Berg |\n| Bert |"),
+        ('a,b\n"say ""hi""",1\n"two\nlines",2\n', '| a | b |\n| --- | --- |\n| say "hi" | 1 |\n| two lines | 2 |'),
+        ("sep=|\r\na|b\r\n1,2|3\r\n", "| a | b |\n| --- | --- |\n| 1,2 | 3 |"),
+        ("Straße;Umsatz\nGröße 5;1.234,50\n", "| Straße | Umsatz |\n| --- | --- |\n| Größe 5 | 1.234,50 |"),
+        ("Sales 2025\n\na,b\n1,2\n", "Sales 2025\n| a | b |\n| --- | --- |\n| 1 | 2 |"),
+    ],
+)
+def test_csv_as_spreadsheets_write_it(tmp_path: Path, content: str, table: str) -> None:
+    (tmp_path / "a.csv").write_bytes(content.encode("latin-1"))
+    (part,) = read_file(tmp_path / "a.csv", ocr=False)
+    assert part.text == table
+
+
+def test_excel_shows_what_excel_shows(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    sheet = book.active
+    for row in (
+        ["Budget", "", ""], ["team", "Q1", ""], ["", "plan", "actual"], ["Sales", 0.1 + 0.2, datetime(2025, 3, 1)],
+        [None, 7, datetime(2025, 3, 1, 8, 30)], ["IT", None, 5],
+    ):  # fmt: skip
+        sheet.append(row)
+    for span in ("A1:C1", "B2:C2", "A2:A3", "A4:A5", "Z1:XFD1048576"):
+        sheet.merge_cells(span)
+    book.create_chartsheet("Chart")
+    book.save(tmp_path / "a.xlsx")
+    (part,) = read_file(tmp_path / "a.xlsx", ocr=False)
+    assert part.text == (
+        "Budget\n| team | Q1 | Q1 |\n| --- | --- | --- |\n| team | plan | actual |\n"
+        "| Sales | 0.3 | 2025-03-01 |\n| Sales | 7 | 2025-03-01 08:30:00 |\n| IT |  | 5 |"
+    )
+
+
 def test_html_text_by_heading_and_tables_with_spans(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text(
         "<head><title>t</title><script>bad()</script></head><h1>Rivers</h1><p>The <b>Ni</b>le is\nlong.</p>"
@@ -250,6 +287,7 @@ def unpacks_to(megabytes: int) -> bytes:
         ("junk.pdf", b"%PDF-1.7 \x00 junk", "damaged PDF"),
         ("bomb.pdf", many_pages(2001), r"2,001 pages; the limit is 2,000 \(--max_pages\)"),
         ("blank.pdf", many_pages(1), "no text and no image"),
+        ("letter.docx", b"PK", "files of its kind are not read. Save it as one of .pdf"),
         ("binary.txt", b"\x7fELF\x00\x00\x01", "no text"),
         ("blank.md", b" \n\n", "no text and no image"),
         ("no.xlsx", b"PK\x03\x04 junk", "damaged or locked Excel"),
@@ -299,13 +337,19 @@ def test_a_file_that_wants_too_much_memory_does_not_stop_the_rest(tmp_path: Path
 # ------------------------------------------------------------------------------------------------------------ documents
 
 
-def test_documents_of_files_and_folders(tmp_path: Path) -> None:
+def test_documents_of_files_and_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.md").write_text("# Pump\n\nNeeds 3 bar.")
     words("x").save(tmp_path / "b.png")
     text, image = read_documents([tmp_path / "sub", tmp_path / "b.png"], ocr=False)
     assert (text.id, text.title) == (f"{tmp_path}/sub/a.md#part=1", "a: Pump")
     assert image.load_image().size == (800, 200)
+    (tmp_path / "sub" / "b.docx").write_bytes(b"PK")
+    (tmp_path / "sub" / ".hidden.txt").write_text("Hidden.")
+    (tmp_path / "sub" / "~$a.xlsx").write_bytes(b"Office keeps this while a.xlsx is open")
+    (tmp_path / "sub" / "link.txt").symlink_to(tmp_path / "b.png")
+    assert [document.id for document in read_documents([tmp_path / "sub"], ocr=False)] == [text.id]
+    assert "1 × .docx, 1 × link" in caplog.text
     (tmp_path / "c.jpg").write_text("<html>")
     with pytest.raises(LiteError, match=r"c\.jpg: it is no image"):
         read_documents([tmp_path / "c.jpg"])
