@@ -157,8 +157,8 @@ def trained_profile() -> str:
 
 def adapters_in_words(profile: str) -> str:
     """Where the adapters come from, without a path of this machine."""
-    from lite.models import SHIPPED
     from lite.adapters import find_adapters
+    from lite.models import SHIPPED
 
     folder = find_adapters(profile)[1]
     return "shipped with lite" if folder.is_relative_to(SHIPPED) else f"your run “{Path(profile).name}”"
