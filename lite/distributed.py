@@ -62,6 +62,8 @@ def share_of_batch(
         ValueError: The batch cannot be divided so; it says which number to change.
     """
     count = processes()
+    if count == 1:
+        return per_device, accumulation, steps_per_generation  # TRL checks them
     steps = steps_per_generation or accumulation
     shared = math.gcd(count, accumulation, steps)
     rows, left = divmod(per_device, count // shared)
