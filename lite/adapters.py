@@ -62,7 +62,8 @@ def find_adapters(
             f"{found} was trained without stage 1 (adapter_mode: fresh), which asking and evaluating need; its run's "
             "report.md holds what it reaches alone."
         )
-    below = Path(stage1) if stage1 is not None else stage1_of(found)
+    # A recipe names a stage 1 that need not be there yet; what is shipped belongs together.
+    below = stage1_of(found) if stage1 is None or found == SHIPPED / STAGE2 else Path(stage1)
     if not (below / CARD).exists():
         raise LiteError(f"{found} is stacked on a stage 1 adapter, and {below} does not exist. Put it there.")
     return below, found

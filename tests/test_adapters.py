@@ -233,6 +233,7 @@ def test_shipped_adapters_are_the_last_resort(run: Path, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     shipped = SHIPPED / STAGE1, SHIPPED / STAGE2
     assert find_adapters("tiny") == find_adapters("runs/x/stage2", shipped=True) == find_adapters(SHIPPED) == shipped
+    assert find_adapters("runs/x/stage2", stage1="runs/x/stage1/adapter", shipped=True) == shipped  # a recipe names it
     assert find_adapters(run, shipped=True) == (run.parent / STAGE1 / "adapter", run / "adapter")
     with pytest.raises(LiteError, match="no stage 2 adapter in nowhere"):
         find_adapters("tiny", stage2="nowhere", shipped=True)
