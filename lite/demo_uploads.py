@@ -9,7 +9,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from lite.readers import SUFFIXES, Limits, Unreadable, as_document, ocr_installed
+from lite.pictures import ocr_installed
+from lite.readers import SUFFIXES, Limits, Unreadable, as_document
 from lite.reading import read_files
 from lite.schema import Document
 
