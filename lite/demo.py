@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 QUEUE = 50  # questions that may wait
-TRACE_BYTES = 10 << 20
+TRACE_BYTES, TRACE_DOCUMENTS = 4 << 20, 200  # that a loaded trace may have
 BUNDLED, LIBRARY, MINE = "Bundled flags and countries", "My library", "My files"
 EXAMPLES = (
     "What is the capital of Chad?",
@@ -143,12 +143,12 @@ def build(rag: Rag, adapters: str, library: Library | None, runs: Path, uploads:
 
         def ask(text: str, chosen: str, own: dict[str, list[Document]], cut: float, most: int) -> Iterator[tuple]:
             cut, most = settings(rag, cut, most)
-            start = Page(secrets.token_hex(8), text.strip(), "", step="retrieve", threshold=cut)
+            start = Page(secrets.token_hex(8), text.strip(), step="retrieve", threshold=cut, max_documents=most)
 
             def events() -> Iterator[Page]:
                 documents, where = look_up(text, chosen, library, own)
                 now = replace(start, source=where)
-                yield from answering(rag, now, documents, threshold=cut, max_documents=most)
+                yield from answering(rag, now, documents)
 
             yield from following(events, start)
 
@@ -158,16 +158,17 @@ def build(rag: Rag, adapters: str, library: Library | None, runs: Path, uploads:
                 raise gr.Error(refusal, title="Not yet", print_exception=False)
             cut, most = settings(rag, cut, most)
             left = [document for document in now.documents if document.id not in now.off]
-            start = replace(now, step="filter", threshold=cut, reasoning="", trace=None, kept=(), shown=(), message="")
-            yield from following(
-                lambda: answering(rag, start, left, threshold=cut, max_documents=most, scores=now.scores), start
-            )
+            start = replace(
+                now, step="filter", threshold=cut, max_documents=most, kept=(), shown=(), reasoning="", trace=None,
+                message="",
+            )  # fmt: skip
+            yield from following(lambda: answering(rag, start, left, now.scores), start)
 
         def filter_again(now: Page, cut: float, most: int) -> Iterator[tuple]:
             if not cannot_go_on(now):
                 yield from ask_again(now, cut, most)
 
-        def compare(now: Page, most: int) -> Iterator[Any]:
+        def compare(now: Page) -> Iterator[Any]:
             if refusal := cannot_go_on(now):
                 raise gr.Error(refusal, title="Not yet", print_exception=False)
             given = [document for document in now.documents if document.id in now.asked]
@@ -175,11 +176,12 @@ def build(rag: Rag, adapters: str, library: Library | None, runs: Path, uploads:
             try:
                 for system in [name for name, outcome in outcomes.items() if outcome is None]:
                     yield view.comparison(now, outcomes)
-                    *_, done = rag.ask_stream(
+                    for event in rag.ask_stream(
                         now.question, given, scores=now.scores, threshold=now.threshold,
-                        max_documents=settings(rag, now.threshold, most)[1], system=system,
-                    )  # fmt: skip
-                    outcomes[system] = done.trace
+                        max_documents=now.max_documents, system=system,
+                    ):  # fmt: skip
+                        yield gr.skip()  # where it can be stopped
+                        outcomes[system] = event.trace
                 yield view.comparison(now, outcomes)
             except Exception as error:
                 yield view.message(explain(error))
@@ -192,7 +194,7 @@ def build(rag: Rag, adapters: str, library: Library | None, runs: Path, uploads:
             return after, view.cards(after)
 
         def stop(now: Page) -> tuple:
-            return show(replace(now, step="stopped", message="Stopped.") if now.running else now)
+            return show(replace(now, step="stopped", message="Stopped.") if now.running else now, None, "")
 
         def clear() -> tuple:
             return show(Page(), None, "")
@@ -232,7 +234,7 @@ def build(rag: Rag, adapters: str, library: Library | None, runs: Path, uploads:
             trigger_mode="always_last", api_visibility="private", **one_at_a_time,
         )  # fmt: skip
         compared = compare_button.click(
-            compare, [state, count], comparison, api_visibility="private",
+            compare, state, comparison, api_visibility="private",
             **one_at_a_time | {"show_progress_on": [comparison]},
         )  # fmt: skip
         running = [asked, asked_example, again, filtered, compared]
@@ -252,9 +254,13 @@ def build(rag: Rag, adapters: str, library: Library | None, runs: Path, uploads:
     return page
 
 
-def answering(rag: Rag, now: Page, documents: list[Document], **options: Any) -> Iterator[Page]:
-    """The pages of one question, as the model goes on."""
-    for event in rag.ask_stream(now.question, documents, **options):
+def answering(
+    rag: Rag, now: Page, documents: list[Document], scores: Mapping[str, float] | None = None
+) -> Iterator[Page]:
+    """The pages of one question, as the model goes on; with `scores`, stage 1 is not asked again."""
+    for event in rag.ask_stream(
+        now.question, documents, scores=scores, threshold=now.threshold, max_documents=now.max_documents
+    ):
         match event.name:
             case "retrieved" if not now.documents:
                 pictures = {document.id: picture(document) for document in event.documents}
@@ -324,6 +330,8 @@ def loaded(path: Path) -> Page:
         outcome = Trace.from_json(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise LiteError(f"{path.name} is no text. Give a trace.json that was downloaded here.") from error
+    if len(outcome.documents) > TRACE_DOCUMENTS:
+        raise LiteError(f"{path.name} lists {len(outcome.documents):,} documents; {TRACE_DOCUMENTS} can be shown.")
     known = flags.load_corpus()
     documents = tuple(
         Document(
@@ -336,8 +344,8 @@ def loaded(path: Path) -> Page:
     return Page(
         secrets.token_hex(8), outcome.question, "a loaded trace: to look at, not to ask again", documents,
         {document.id: picture(document) for document in documents}, outcome.scores, passed(outcome),
-        outcome.kept, outcome.shown, reasoning=outcome.reasoning, trace=outcome, first=outcome, step="done",
-        read_only=True,
+        max(1, len(outcome.kept)), outcome.kept, outcome.shown, reasoning=outcome.reasoning, trace=outcome,
+        first=outcome, step="done", read_only=True,
     )  # fmt: skip
 
 

@@ -25,7 +25,8 @@ class Page:
         question, source: As asked, and what was asked about, in words.
         documents: All that were retrieved, switched off or not, in the order of retrieval.
         pictures: What a card shows of an image, as a data URI, by id.
-        scores, threshold: P(relevant) by id, and where the filter cuts.
+        scores: P(relevant) by id.
+        threshold, max_documents: Where the filter cuts, and how many stage 2 reads at most.
         kept, shown: Ids that stage 2 sees, in stage 1's order and in the prompt's.
         off: Ids that are switched off for the next question.
         reasoning: The chain, as far as it was said.
@@ -43,6 +44,7 @@ class Page:
     pictures: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
     threshold: float = 0.0
+    max_documents: int = 1
     kept: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
     off: frozenset[str] = frozenset()

@@ -15,7 +15,7 @@ from lite.reading import read_files
 from lite.schema import Document
 
 FILES = 20  # per session
-DOCUMENTS = 1000  # per session; a page of a PDF is one
+DOCUMENTS = 300  # per session, for they are kept in memory; a page of a PDF is one
 LIMITS = Limits(megabytes=50, megapixels=50, pages=300, seconds=60, gigabytes=4)
 
 

@@ -81,7 +81,8 @@ def answer(page: Page) -> str:
             "and what its answer rests on.</p></section>"
         )
     outcome = page.trace
-    head = f'<h3>Answer</h3><p class="asked"><q>{escape(page.question)}</q> <span>{escape(page.source)}</span></p>'
+    asked = f"<q>{escape(clip(page.question, 500))}</q> <span>{escape(page.source)}</span>"
+    head = f'<h3>Answer</h3><p class="asked">{asked}</p>'
     if outcome is None:
         waiting = {"retrieve": "Retrieving …", "filter": "Scoring each document …", "rank": "Thinking …"}
         return f'<section class="answer">{head}<p class="hint">{waiting.get(page.step, "No answer.")}</p></section>'
