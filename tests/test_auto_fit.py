@@ -66,7 +66,7 @@ def test_order_is_the_stated_one() -> None:
     """From card to smaller card: a later setting is untouched until the earlier ones have nothing left to give."""
     asked = read(*configs())
     levels = []
-    for gib in [step / 4 for step in range(96, 12, -1)]:
+    for gib in [step / 4 for step in range(60, 20, -1)]:
         try:
             chosen = fitted(gib)
         except LiteError:
@@ -96,7 +96,7 @@ def test_lossless_steps_keep_the_completions_of_a_step() -> None:
 
 
 def test_card_that_is_too_small_is_an_error_that_says_so() -> None:
-    with pytest.raises(LiteError, match=r"takes .* GiB with everything at its least, and the card has 3"):
+    with pytest.raises(LiteError, match=r"takes .* GiB with everything at its least, and of the card's 3 GiB 92%"):
         fitted(3.0)
 
 
@@ -114,11 +114,11 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gib: float | Non
 def test_run_folder_records_what_was_changed_and_is_resumed_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, changed, said = run_folder(tmp_path, monkeypatch, 6.75)
+    settings, changed, said = run_folder(tmp_path, monkeypatch, 6.5)
     assert changed["num_generations"] == [8, 4]
     assert "num_generations 8 → 4" in said
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["num_generations"] == 4
-    again, _, _ = run_folder(tmp_path, monkeypatch, 6.75)
+    again, _, _ = run_folder(tmp_path, monkeypatch, 6.5)
     assert again == settings
     # on another card, too, the run goes on as it began
     larger, _, _ = run_folder(tmp_path, monkeypatch, 24.0)
@@ -146,5 +146,5 @@ def test_run_folders_of_before_auto_fit_are_continued(tmp_path: Path, monkeypatc
 
 def test_stage1_has_no_documents_to_lower() -> None:
     config, model_config = configs("qwen3-vl-8b", 1)
-    chosen = fit(shape_of(model_config.model_name_or_path), config, model_config, 1, 9.25)
+    chosen = fit(shape_of(model_config.model_name_or_path), config, model_config, 1, 10.0)
     assert "max_documents" not in chosen
