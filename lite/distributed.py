@@ -9,6 +9,7 @@ import json
 import math
 import os
 from datetime import timedelta
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,6 +85,17 @@ def for_processes(args: TrainingArguments) -> None:
     """
     args.ddp_find_unused_parameters = False
     args.ddp_broadcast_buffers = False
+    if args.use_cpu and processes() > 1:
+        _name_cpus()
+
+
+@cache
+def _name_cpus() -> None:
+    # accelerate calls the processor `cpu:0` where several processes share it, which torch.load does not know when a
+    # run is resumed. Goes when either learns it.
+    from torch.serialization import register_package
+
+    register_package(9, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None)
 
 
 def check_launch(load_in_4bit: bool) -> None:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from accelerate.utils import set_seed
 from datasets import Dataset
 from peft import PeftModel
 from safetensors import SafetensorError
@@ -25,7 +26,6 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
-    set_seed,
 )
 from trl import GRPOConfig, GRPOTrainer
 from trl.data_utils import prepare_multimodal_messages
