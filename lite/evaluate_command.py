@@ -5,27 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import yaml
 from rich.console import Console
 
-from lite.adapters import STAGE1, STAGE2, activate, load_stack, read_card
+from lite.adapters import STAGE1, STAGE2, read_card
 from lite.datasets import multimodalqa, webqa
 from lite.datasets.problems import Problems
 from lite.datasets.sources import is_readable, load_examples, parse_spec, split_mix
-from lite.evaluate_stage2 import (
-    Budget,
-    answer_examples,
-    markdown,
-    read_predictions,
-    report_systems,
-    stage1_scores,
-    terminal_table,
-)
-from lite.models import SHIPPED, ModelConfig, load_model
+from lite.engines import Answer, transformers_engine, usable_cards
+from lite.evaluate_stage2 import markdown, read_predictions, report_systems, terminal_table
+from lite.models import SHIPPED, ModelConfig
 from lite.schema import Example, LiteError, Trace
 from lite.train import check_settings, resolved_settings
 from lite.train_stage2 import FULL, REWARDS, STAGE1_BASE, Stage2Config, load_test_examples, train_stage2
@@ -63,13 +58,30 @@ class EvaluateConfig(Stage2Config):
         default=False,
         metadata={"help": "Train the variants of the recipe that are missing and put all of them in one table."},
     )
+    engine: str = field(
+        default="transformers",
+        metadata={
+            "help": "What answers: `transformers` in this process, `vllm` (needs an NVIDIA GPU, --exported, the extra "
+            "vllm), or `ray`, `ray+vllm`: either, in every worker of a Ray cluster (the extra ray).",
+            "choices": ["transformers", "vllm", "ray", "ray+vllm"],
+        },
+    )
+    exported: str | None = field(
+        default=None, metadata={"help": "With vllm: the folder that `lite export` wrote of the stage 2 run."}
+    )
+    workers: int | None = field(
+        default=None, metadata={"help": "With ray: how many. By default one per GPU, or per CPU core without GPUs."}
+    )
+    partition_questions: int = field(
+        default=64, metadata={"help": "With ray: questions per Parquet file, and what a lost worker has to redo."}
+    )
 
 
 def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console) -> Path:
     """Answer every question of a split; a stopped evaluation continues where it was. Returns the folder of results.
 
-    Writes `predictions.jsonl` (a trace per question), `submission.json` for the two benchmarks, `report.json` and
-    `report.md`.
+    Writes a trace per question (`predictions.jsonl`, with ray `predictions/*.parquet`), `submission.json` for the two
+    benchmarks, `report.json` and `report.md`.
 
     Raises:
         LiteError: Data or adapters need the user.
@@ -89,18 +101,16 @@ def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console
             replace(example, documents=tuple(d for d in example.documents if is_readable(d, problems)))
             for example in examples
         ]
-    base, processor = load_model(model_config)
-    model = load_stack(base, stage1, stage2)
+    start = engine_of(config, model_config, stage1, stage2)
     claim_predictions(folder, config, stage1, stage2)
-    cards = usable_cards(stage1, stage2)
-    scores = stage1_scores(model, processor, examples, cards[0], config.per_device_eval_batch_size, console)
-    activate(model, cards[1]["active"])
-    budget = Budget(
-        cards[0]["threshold"], cards[0]["max_kept"], cards[1]["max_documents"], cards[1]["document_chars"],
-        cards[1]["max_completion_length"], config.per_device_eval_batch_size,
-    )  # fmt: skip
-    path = folder / "predictions.jsonl"
-    traces = answer_examples(model, processor, examples, scores, budget, path, console)
+    if config.engine.startswith("ray"):
+        from lite.on_ray import answer_on_ray
+
+        traces = answer_on_ray(
+            start, examples, folder / "predictions", config.partition_questions, config.workers, console
+        )
+    else:
+        traces = start()(examples, folder / "predictions.jsonl", console)
     if name in SUBMISSIONS:
         write_submission(folder / "submission.json", name, examples, traces)
     labelled = [i for i, example in enumerate(examples) if example.relevant and example.answers]
@@ -122,34 +132,40 @@ def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console
     return folder
 
 
+def engine_of(config: EvaluateConfig, model_config: ModelConfig, stage1: Path, stage2: Path) -> Callable[[], Answer]:
+    """What starts the engine, here or in a worker elsewhere."""
+    if config.engine in ("transformers", "ray"):
+        usable_cards(stage1, stage2)
+        return partial(transformers_engine, model_config, stage1, stage2, config.per_device_eval_batch_size)
+    from lite.vllm_engine import exported_cards, vllm_engine
+
+    exported_cards(stage1, stage2)
+    return partial(
+        vllm_engine, model_config, stage1, stage2, config.max_prompt_tokens, config.per_device_eval_batch_size
+    )
+
+
 def find_adapters(config: EvaluateConfig, model_config: ModelConfig) -> tuple[Path, Path]:
     """The two adapters: those that are named or that the profile's runs left; for `tiny`, else the shipped ones."""
     run = Path(config.output_dir)
-    found = (
-        Path(config.stage1_adapter or run.parent / STAGE1 / "adapter"),
-        Path(config.stage2_adapter or run / "adapter"),
-    )
+    stage2 = Path(config.stage2_adapter or run / "adapter")
+    if config.engine.endswith("vllm"):
+        if config.exported is None:
+            raise LiteError(
+                "vLLM takes both stages as one adapter. Write it with `lite export --run RUN --output_dir FOLDER`, and "
+                "give --exported FOLDER."
+            )
+        stage2 = Path(config.exported)
+    found = Path(config.stage1_adapter or run.parent / STAGE1 / "adapter"), stage2
     missing = [str(path) for path in found if not path.exists()]
     if not missing:
         return found
-    if model_config.model_name_or_path == "tiny" and config.stage2_adapter is None and SHIPPED.exists():
+    if model_config.model_name_or_path == "tiny" and stage2 == run / "adapter" and SHIPPED.exists():
         return SHIPPED / STAGE1, SHIPPED / STAGE2
     raise LiteError(
         f"{missing[0]} does not exist. Train it with recipes/stage2.sh, or name the adapters with --stage1_adapter and "
         "--stage2_adapter."
     )
-
-
-def usable_cards(stage1: Path, stage2: Path) -> tuple[dict, dict]:
-    """The cards of both adapters, if they can filter and answer together."""
-    cards = read_card(stage1), read_card(stage2)
-    if "threshold" not in cards[0]:
-        raise LiteError(f"Stage 1 in {stage1} was stopped before its report: run recipes/stage1.sh again to finish it.")
-    if "active" not in cards[1]:
-        raise LiteError(f"{stage2} is no adapter of a stage 2 run. Give the `adapter` folder of one.")
-    if cards[1]["stage1_hash"] is None:
-        raise LiteError(f"{stage2} was trained without stage 1; its run's report.md holds what it reaches alone.")
-    return cards
 
 
 def claim_predictions(folder: Path, config: EvaluateConfig, stage1: Path, stage2: Path) -> None:
@@ -161,6 +177,7 @@ def claim_predictions(folder: Path, config: EvaluateConfig, stage1: Path, stage2
     path = folder / "evaluation.json"
     if config.overwrite:
         (folder / "predictions.jsonl").unlink(missing_ok=True)
+        shutil.rmtree(folder / "predictions", ignore_errors=True)
     elif path.exists() and json.loads(path.read_text()) != now:
         raise LiteError(
             f"{folder} holds predictions of other adapters or data. Give another --results, or --overwrite true."
