@@ -5,28 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import yaml
 from rich.console import Console
 
-from lite.adapters import activate, find_adapters, load_stack, read_card, stage1_beside, tuned_card
+from lite.adapters import find_adapters, read_card, stage1_beside
 from lite.datasets import multimodalqa, webqa
 from lite.datasets.problems import Problems
 from lite.datasets.sources import load_examples, parse_spec, split_mix, without_unreadable
-from lite.evaluate_stage2 import (
-    Budget,
-    answer_examples,
-    markdown,
-    read_predictions,
-    report_systems,
-    stage1_scores,
-    terminal_table,
-)
+from lite.engines import Answer, transformers_engine, usable_cards
+from lite.evaluate_stage2 import markdown, read_predictions, report_systems, terminal_table
 from lite.listwise import FULL, STAGE1_BASE
-from lite.models import ModelConfig, load_model
+from lite.models import ModelConfig
 from lite.schema import Example, LiteError, Trace
 from lite.train import check_settings, resolved_settings
 from lite.train_stage2 import REWARDS, Stage2Config, load_test_examples, train_stage2
@@ -64,20 +59,35 @@ class EvaluateConfig(Stage2Config):
         default=False,
         metadata={"help": "Train the variants of the recipe that are missing and put all of them in one table."},
     )
+    engine: str = field(
+        default="transformers",
+        metadata={
+            "help": "What answers: `transformers` in this process, `vllm` (needs an NVIDIA GPU, --exported, the extra "
+            "vllm), or `ray`, `ray+vllm`: either, in every worker of a Ray cluster (the extra ray).",
+            "choices": ["transformers", "vllm", "ray", "ray+vllm"],
+        },
+    )
+    exported: str | None = field(
+        default=None, metadata={"help": "With vllm: the folder that `lite export` wrote of the stage 2 run."}
+    )
+    workers: int | None = field(
+        default=None, metadata={"help": "With ray: how many. By default one per GPU, or per CPU core without GPUs."}
+    )
+    partition_questions: int = field(
+        default=64, metadata={"help": "With ray: questions per Parquet file, and what a lost worker has to redo."}
+    )
 
 
 def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console) -> Path:
     """Answer every question of a split; a stopped evaluation continues where it was. Returns the folder of results.
 
-    Writes `predictions.jsonl` (a trace per question), `submission.json` for the two benchmarks, `report.json` and
-    `report.md`. Questions that `skip_broken` leaves out are in none of them.
+    Writes a trace per question (`predictions.jsonl`, with ray `predictions/*.parquet`), `submission.json` for the two
+    benchmarks, `report.json` and `report.md`. Questions that `skip_broken` leaves out are in none of them.
 
     Raises:
         LiteError: Data or adapters need the user.
     """
-    shipped = model_config.model_name_or_path == "tiny"
-    stage1, stage2 = find_adapters(config.output_dir, config.stage1_adapter, config.stage2_adapter, shipped)
-    cards = tuned_card(stage1), read_card(stage2)
+    stage1, stage2 = adapters_of(config, model_config)
     console.print(f"Adapters: {stage1}, {stage2}", soft_wrap=True)
     names = [parse_spec(spec)[0] for spec in split_mix(config.data)]
     name = names[0] if len(names) == 1 else "mix"
@@ -93,17 +103,16 @@ def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console
         raise LiteError(
             f"{config.data} has no question{' left' * bool(problems.messages)} in its split {config.split}."
         )
-    base, processor = load_model(model_config)
-    model = load_stack(base, stage1, stage2)
+    start = engine_of(config, model_config, stage1, stage2)
     claim_predictions(folder, config, stage1, stage2)
-    scores = stage1_scores(model, processor, examples, cards[0], config.per_device_eval_batch_size, console)
-    activate(model, cards[1]["active"])
-    budget = Budget(
-        cards[0]["threshold"], cards[0]["max_kept"], cards[1]["max_documents"], cards[1]["document_chars"],
-        cards[1]["max_completion_length"], config.per_device_eval_batch_size,
-    )  # fmt: skip
-    path = folder / "predictions.jsonl"
-    traces = answer_examples(model, processor, examples, scores, budget, path, console)
+    if config.engine.startswith("ray"):
+        from lite.on_ray import answer_on_ray
+
+        traces = answer_on_ray(
+            start, examples, folder / "predictions", config.partition_questions, config.workers, console
+        )
+    else:
+        traces = start()(examples, folder / "predictions.jsonl", console)
     if name in SUBMISSIONS:
         write_submission(folder / "submission.json", name, examples, traces)
     labelled = [i for i, example in enumerate(examples) if example.relevant and example.answers]
@@ -123,6 +132,32 @@ def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console
     return folder
 
 
+def engine_of(config: EvaluateConfig, model_config: ModelConfig, stage1: Path, stage2: Path) -> Callable[[], Answer]:
+    """What starts the engine, here or in a worker elsewhere."""
+    if config.engine in ("transformers", "ray"):
+        usable_cards(stage1, stage2)
+        return partial(transformers_engine, model_config, stage1, stage2, config.per_device_eval_batch_size)
+    from lite.vllm_engine import exported_cards, vllm_engine
+
+    exported_cards(stage1, stage2)
+    return partial(
+        vllm_engine, model_config, stage1, stage2, config.max_prompt_tokens, config.per_device_eval_batch_size
+    )
+
+
+def adapters_of(config: EvaluateConfig, model_config: ModelConfig) -> tuple[Path, Path]:
+    """Stage 1's adapter and stage 2's, or with vllm what `lite export` made of both."""
+    if not config.engine.endswith("vllm"):
+        shipped = model_config.model_name_or_path == "tiny"
+        return find_adapters(config.output_dir, config.stage1_adapter, config.stage2_adapter, shipped)
+    if config.exported is None:
+        raise LiteError(
+            "vLLM takes both stages as one adapter. Write it with `lite export --run RUN --output_dir FOLDER`, and "
+            "give --exported FOLDER."
+        )
+    return Path(config.stage1_adapter or stage1_beside(Path(config.output_dir) / "adapter")), Path(config.exported)
+
+
 def claim_predictions(folder: Path, config: EvaluateConfig, stage1: Path, stage2: Path) -> None:
     """Refuse to continue predictions that other adapters or other data made."""
     now = {
@@ -132,6 +167,7 @@ def claim_predictions(folder: Path, config: EvaluateConfig, stage1: Path, stage2
     path = folder / "evaluation.json"
     if config.overwrite:
         (folder / "predictions.jsonl").unlink(missing_ok=True)
+        shutil.rmtree(folder / "predictions", ignore_errors=True)
     elif path.exists() and json.loads(path.read_text()) != now:
         raise LiteError(
             f"{folder} holds predictions of other adapters or data. Give another --results, or --overwrite true."

@@ -20,7 +20,7 @@ from lite.callbacks import read_metrics
 from lite.datasets.pools import Corpus
 from lite.evaluate import bm25, cell, save_plot
 from lite.evaluate import plt as plots
-from lite.listwise import NOTHING_FOUND, Listing, arrange, say, select, trace
+from lite.listwise import NOTHING_FOUND, Listing, arrange, select, trace
 from lite.metrics import bootstrap
 from lite.metrics.answers import answer_figures, answer_score, normalise
 from lite.rewards import ndcg, set_f1
@@ -63,6 +63,11 @@ def stage1_scores(
     with progress_bar(console) as bar, active(model, [STAGE1]):
         task = bar.add_task("stage 1: scoring documents", total=len(flat))
         scores = score(model, processor, flat, card["document_chars"], batch_size, lambda done: bar.advance(task, done))
+    return by_example(scores, examples)
+
+
+def by_example(scores: np.ndarray, examples: Sequence[Example]) -> list[np.ndarray]:
+    """Cut `[all documents]` into one array per example."""
     return np.split(scores, np.cumsum([len(example.documents) for example in examples])[:-1])
 
 
@@ -72,8 +77,7 @@ def lexical_scores(examples: Sequence[Example], corpus: Corpus) -> list[np.ndarr
 
 
 def answer_examples(
-    model: PeftModel,
-    processor: ProcessorMixin,
+    ask: Callable[..., list[str]],
     examples: Sequence[Example],
     scores: Sequence[np.ndarray],
     budget: Budget,
@@ -81,9 +85,10 @@ def answer_examples(
     console: Console,
     name: str = "stage 2",
 ) -> list[Trace]:
-    """Filter, rank and answer every example with the adapters that are active.
+    """Filter, rank and answer every example.
 
     Args:
+        ask: What says the completions: `partial(say, model, processor)` with the adapters active, or takes the same.
         scores: By which documents are kept and ordered, per example `[documents]`.
         path: Traces are appended here as they come, `{"id", "trace"}` a line; what it holds is not asked again.
 
@@ -116,9 +121,8 @@ def answer_examples(
             if not listings[i].documents:
                 keep_trace(i, NOTHING_FOUND)
         asked = [i for i in missing if listings[i].documents]
-        say(
-            model, processor, [listings[i] for i in asked], budget.document_chars, budget.max_new_tokens,
-            budget.batch_size,
+        ask(
+            [listings[i] for i in asked], budget.document_chars, budget.max_new_tokens, budget.batch_size,
             lambda places, texts: [keep_trace(asked[p], text) for p, text in zip(places, texts, strict=True)],
         )  # fmt: skip
     return [found[example.id] for example in examples]

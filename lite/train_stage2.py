@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -321,7 +322,7 @@ def stage2_report(
         path.parent.mkdir(exist_ok=True)
         path.unlink(missing_ok=True)  # of an earlier report on other weights
         with active(model, adapters):
-            return answer_examples(model, processor, examples, scores, budget, path, console, name)
+            return answer_examples(partial(say, model, processor), examples, scores, budget, path, console, name)
 
     trained = acting(config.adapter_mode)
     systems = {BASE: run(BASE, [], lexical, open_budget)}

@@ -1,0 +1,218 @@
+"""Answering and reading spread over the machines of a Ray cluster by Ray Data.
+
+The driver alone writes what comes back, a partition or a batch of files at a time, each as a whole or not at all. Ray
+holds the workers back when the driver does not keep up, and gives what a lost worker had in hand to another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from lite.schema import Example, LiteError, Trace
+
+if TYPE_CHECKING:
+    from lite.engines import Answer
+
+logger = logging.getLogger(__name__)
+
+DIGEST = b"questions"  # in a partition's metadata: what it was asked
+LISTS = ("cited", "ranking", "retrieved")
+SCHEMA = pa.schema(
+    [pa.field(name, pa.string()) for name in ("id", "question", "answer", "failure")]
+    + [pa.field(name, pa.list_(pa.string())) for name in LISTS]
+    + [pa.field("trace", pa.string())]
+)
+
+
+# -------------------------------------------------------------------------------------------------------------- answers
+
+
+def answer_on_ray(
+    start: Callable[[], Answer],
+    examples: Sequence[Example],
+    folder: Path,
+    partition_questions: int,
+    workers: int | None,
+    console: Console,
+) -> list[Trace]:
+    """Answer all examples, a partition per task, into `folder/part-00000.parquet` and so on.
+
+    A partition that is there with the same questions is not answered again; a new one gets its name when it is
+    complete.
+
+    Args:
+        start: Loads an engine; called once by each worker.
+        partition_questions: How many questions a partition has.
+        workers: How many; None: one per GPU of the cluster, or per CPU core where it has none.
+
+    Returns:
+        One trace per example, in their order, without the documents' texts, the chain and the raw output, which the
+        files have: a report on millions of questions needs the figures only.
+
+    Raises:
+        LiteError: Ray is not installed, or what the engine raises in a worker.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [examples[i : i + partition_questions] for i in range(0, len(examples), partition_questions)]
+    paths = [folder / f"part-{number:05d}.parquet" for number in range(len(parts))]
+    for stale in set(folder.glob("part-*")) - set(paths):
+        stale.unlink()
+    missing = [n for n, (path, part) in enumerate(zip(paths, parts, strict=True)) if not is_answered(path, part)]
+    if len(missing) < len(parts):
+        console.print(f"{len(parts) - len(missing)} of {len(parts)} partitions are answered already.", highlight=False)
+    if missing:
+        rows = [{"partition": n, "examples": pickle.dumps(list(parts[n]))} for n in missing]
+        for row in run_on_ray(rows, Answerer, (start,), workers):
+            path = paths[row["partition"]]
+            unfinished = path.with_name(f"{path.name}.unfinished")
+            unfinished.write_bytes(row["result"])
+            unfinished.replace(path)
+    return [trace for path in paths for trace in read_partition(path)]
+
+
+class Answerer:
+    """A worker: an engine that stays loaded from partition to partition."""
+
+    def __init__(self, start: Callable[[], Answer]):
+        self.start = start
+        self.answer: Answer | None = None
+
+    def __call__(self, row: dict[str, Any]) -> bytes:
+        """The Parquet file of the pickled `examples`."""
+        self.answer = self.answer or self.start()
+        examples = pickle.loads(row["examples"])
+        traces = self.answer(examples, None, Console(quiet=True))
+        columns = {name: [] for name in SCHEMA.names}
+        for example, trace in zip(examples, traces, strict=True):
+            values = {
+                "id": example.id, "question": trace.question, "answer": trace.answer, "failure": trace.failure,
+                **{name: list(getattr(trace, name)) for name in LISTS}, "trace": trace.to_json(),
+            }  # fmt: skip
+            for name, value in values.items():
+                columns[name].append(value)
+        table = pa.table(columns, schema=SCHEMA.with_metadata({DIGEST: digest(examples)}))
+        file = io.BytesIO()
+        pq.write_table(table, file, compression="zstd")
+        return file.getvalue()
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """Tells partitions apart by their questions and documents; what is on an image does not count."""
+    found = hashlib.sha256()
+    for example in examples:
+        documents = [(document.id, document.title, document.text) for document in example.documents]
+        found.update(repr((example.id, example.question, documents)).encode())
+    return found.hexdigest()
+
+
+def is_answered(path: Path, examples: Sequence[Example]) -> bool:
+    """Whether `path` is the finished partition of these examples."""
+    if not path.exists():
+        return False
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowInvalid, OSError) as error:
+        logger.warning("%s is damaged (%s) and is answered again.", path, error)
+        return False
+    return metadata.get(DIGEST, b"").decode() == digest(examples)
+
+
+def read_partition(path: Path) -> list[Trace]:
+    """The traces of a partition, without what only its column `trace` has."""
+    rows = pq.read_table(path, columns=[name for name in SCHEMA.names if name != "trace"]).to_pylist()
+    return [
+        Trace(
+            question=row["question"], documents=(), scores={}, kept=(), dropped=(), shown=(), reasoning="", raw="",
+            answer=row["answer"], failure=row["failure"], **{name: tuple(row[name]) for name in LISTS},
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def read_whole_partition(path: Path) -> dict[str, Trace]:
+    """The whole traces of a partition by the examples' ids."""
+    rows = pq.read_table(path, columns=["id", "trace"]).to_pylist()
+    return {row["id"]: Trace.from_json(row["trace"]) for row in rows}
+
+
+# ------------------------------------------------------------------------------------------------------------------ ray
+
+
+def run_on_ray(
+    rows: Sequence[dict[str, Any]], worker: type, arguments: tuple, workers: int | None
+) -> Iterator[dict[str, Any]]:
+    """Each row, as a worker comes to it, with the bytes that `worker(*arguments)(row)` gives as `result`.
+
+    Args:
+        rows: Picklable values; they wait in Ray's object store.
+        worker: A class whose instances are called with a row; one lives as long as its worker process.
+
+    Raises:
+        LiteError: Ray is not installed, or raised by a worker.
+    """
+    with connected() as ray:
+        resources = ray.cluster_resources()
+        cpus, gpus = resources.get("CPU", 1.0), int(resources.get("GPU", 0))
+        count = min(workers or gpus or int(cpus), len(rows))
+        found = ray.data.from_items(list(rows), override_num_blocks=len(rows)).map_batches(
+            _Worker,
+            fn_constructor_args=(worker, arguments),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=count),
+            num_gpus=gpus / count if gpus and count > gpus else int(bool(gpus)),
+            num_cpus=min(1.0, cpus / count),
+        )
+        for batch in found.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
+            row = batch.to_pylist()[0]
+            if row.pop("error"):
+                raise LiteError(row["result"].decode())
+            yield row
+
+
+class _Worker:
+    def __init__(self, worker: type, arguments: tuple):
+        self.call = worker(*arguments)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        row = batch.to_pylist()[0]
+        kept = {name: value for name, value in row.items() if not isinstance(value, bytes)}
+        try:
+            result, failed = self.call(row), False
+        except LiteError as error:  # is for the user; as an error of a task it would come with Ray's traceback
+            result, failed = str(error).encode(), True
+        return pa.Table.from_pylist([kept | {"result": result, "error": failed}])
+
+
+@contextmanager
+def connected() -> Iterator[Any]:
+    """The module ray, connected: to the cluster in RAY_ADDRESS, else to one started here, else to one of this machine's
+    own that ends with the block."""
+    if not find_spec("ray"):
+        raise LiteError("The engine ray needs the extra ray: pip install 'mmrag-lite[ray]'.")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; silences a warning
+    import ray
+    import ray.data
+
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    try:
+        yield ray
+    finally:
+        if ours:
+            ray.shutdown()

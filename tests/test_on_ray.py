@@ -1,0 +1,177 @@
+"""Evaluation by a local Ray of two workers: the predictions of one process, whatever happens to a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lite import cli, on_ray
+from lite.datasets.sources import load_examples
+from lite.evaluate_stage2 import read_predictions
+
+ray = pytest.importorskip("ray")
+
+ROOT = Path(__file__).parents[1]
+QUESTIONS, PARTITION = 10, 2
+WORKER = "ray::MapWorker"  # what Ray calls the process of an actor of Ray Data
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """One for all tests of this file: starting it takes longer than most of them."""
+    os.environ.setdefault("PYTHONPATH", str(ROOT))
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def command(folder: Path, *changes: str) -> list[str]:
+    return [
+        "evaluate", "--config", str(ROOT / "recipes/tiny/stage2.yaml"), "--limit", str(QUESTIONS), "--output_dir",
+        str(folder), "--stage1_adapter", str(ROOT / "lite/tiny/adapters/stage1"), "--stage2_adapter",
+        str(ROOT / "lite/tiny/adapters/stage2"), "--partition_questions", str(PARTITION), *changes,
+    ]  # fmt: skip
+
+
+def on_two(folder: Path, *changes: str) -> int:
+    return cli.main(command(folder, "--engine", "ray", "--workers", "2", *changes))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "predictions").iterdir())}
+
+
+@pytest.fixture(scope="module")
+def answered(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ray")
+    assert on_two(folder) == 0
+    return folder
+
+
+def test_two_workers_predict_what_one_process_predicts(answered: Path, tmp_path: Path) -> None:
+    assert cli.main(command(tmp_path)) == 0
+    alone = read_predictions(tmp_path / "predictions.jsonl")
+    paths = sorted((answered / "predictions").iterdir())
+    assert [path.name for path in paths] == [f"part-{n:05d}.parquet" for n in range(QUESTIONS // PARTITION)]
+    together = [on_ray.read_whole_partition(path) for path in paths]
+    order = [example.id for example in load_examples("flags", "test", QUESTIONS)]
+    assert [i for part in together for i in part] == order
+    for found in (trace for part in together for trace in part.items()):
+        theirs = alone[found[0]]
+        assert found[1].scores == pytest.approx(theirs.scores, abs=1e-5)
+        for name in ("question", "kept", "dropped", "shown", "raw", "answer", "cited", "ranking", "documents"):
+            assert getattr(found[1], name) == getattr(theirs, name)
+    reports = [json.loads((folder / "report.json").read_text()) for folder in (answered, tmp_path)]
+    assert reports[0] == reports[1]
+
+
+def test_answered_partitions_stay_and_the_others_are_answered_again(
+    answered: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before = files(answered)
+    folder = answered / "predictions"
+    kept = folder / "part-00000.parquet"
+    written = kept.stat().st_mtime_ns
+    (folder / "part-00001.parquet").write_bytes(before["part-00001.parquet"][:100])  # damaged
+    (folder / "part-00002.parquet").rename(folder / "part-00002.parquet.unfinished")  # a writer was killed
+    (folder / "part-00009.parquet").write_bytes(b"of a longer run")
+    capsys.readouterr()
+    assert on_two(answered) == 0
+    assert "3 of 5 partitions are answered already" in capsys.readouterr().out
+    assert files(answered) == before
+    assert kept.stat().st_mtime_ns == written
+
+
+def test_a_problem_in_a_worker_is_one_message(answered: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    changes = ["--model_name_or_path", str(tmp_path / "nowhere"), "--results", str(tmp_path / "results")]
+    assert on_two(answered, *changes) == 1
+    said = capsys.readouterr().err
+    assert "Cannot load the model" in said
+    assert "Traceback" not in said
+
+
+def workers() -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(WORKER in part for part in process.cmdline()) and process.uids().real == os.getuid():
+                found.append(process)
+    return found
+
+
+def answer_while_one_is_killed(folder: Path, seed: int) -> None:
+    """Starts an evaluation, kills one of its workers at a random moment and lets it end."""
+    rng = random.Random(seed)
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    ours = {process.pid for process in workers()}
+    arguments = command(folder, "--engine", "ray", "--workers", "2")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "lite.cli", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    wanted = rng.randint(0, QUESTIONS // PARTITION - 2)  # partitions that are there when it is killed
+    deadline = time.monotonic() + 300
+    killed = False
+    while not killed and running.poll() is None and time.monotonic() < deadline:
+        started = [process for process in workers() if process.pid not in ours]
+        if started and len(list(folder.glob("predictions/*.parquet"))) >= wanted:
+            time.sleep(rng.random())
+            rng.choice(started).send_signal(signal.SIGKILL)
+            killed = True
+        time.sleep(0.05)
+    out, _ = running.communicate(timeout=300)
+    assert killed
+    assert running.returncode == 0, out.decode()[-3000:]
+
+
+def test_the_partition_of_a_killed_worker_is_answered_by_another(answered: Path, tmp_path: Path) -> None:
+    answer_while_one_is_killed(tmp_path, seed=random.randrange(10**6))
+    assert files(tmp_path) == files(answered)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_files_are_identical_whenever_a_worker_is_killed(seed: int, answered: Path, tmp_path: Path) -> None:
+    answer_while_one_is_killed(tmp_path, seed)
+    assert files(tmp_path) == files(answered)
+
+
+# ------------------------------------------------------------------------------------------------------------- imports
+
+
+def loaded_by(code: str) -> set[str]:
+    program = f"import sys\n{code}\nprint([m for m in ('ray', 'vllm', 'deepspeed') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1].replace("'", '"')))
+
+
+def test_nothing_of_it_is_imported_unless_asked_for() -> None:
+    modules = "cli, train_stage2, evaluate_command, library, rag, export, ask_command, on_ray, vllm_engine"
+    assert loaded_by(f"from lite import {modules}") == set()
+
+
+@pytest.mark.parametrize("engine", ["ray", "ray+vllm", "vllm"])
+def test_an_absent_extra_is_named(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("lite.on_ray.find_spec", lambda name: None)
+    monkeypatch.setattr("lite.vllm_engine.find_spec", lambda name: None)
+    monkeypatch.setattr("lite.vllm_engine.exported_cards", lambda stage1, exported: ({}, {}))
+    exported = str(ROOT / "lite/tiny/adapters/stage2")
+    assert cli.main(command(tmp_path, "--engine", engine, "--exported", exported)) == 1
+    extra = engine.split("+")[0]
+    assert f"pip install 'mmrag-lite[{extra}]'" in capsys.readouterr().err
