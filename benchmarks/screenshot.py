@@ -15,6 +15,7 @@ from pathlib import Path
 from playwright.sync_api import expect, sync_playwright
 
 from lite.demo_command import start
+from lite.models import SHIPPED
 
 OUT = Path(__file__).parent / "results" / "demo.png"
 SIZE = {"width": 1280, "height": 860}
@@ -22,11 +23,11 @@ SIZE = {"width": 1280, "height": 860}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--question", default="What is the highest point in Andorra?")
+    parser.add_argument("--question", default="What is the capital of Peru?")
     parser.add_argument("--port", type=int, default=7999)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        demo = start(Path(folder), port=arguments.port)
+        demo = start(Path(folder), str(SHIPPED), port=arguments.port)
         chromium = shutil.which("chromium") or shutil.which("chromium-browser")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport=SIZE, color_scheme="light")

@@ -38,10 +38,10 @@ QUEUE = 50  # questions that may wait
 TRACE_BYTES, TRACE_DOCUMENTS = 4 << 20, 200  # that a loaded trace may have
 BUNDLED, LIBRARY, MINE = "Bundled flags and countries", "My library", "My files"
 EXAMPLES = (
-    "What is the capital of Chad?",
-    "What color is the middle band of the flag of Andorra?",
-    "What is the highest point in Andorra?",
+    "What is the capital of Peru?",
     "Does the flag of Nepal have a star?",
+    "What is the capital of Kenya?",
+    "What color is the middle band of the flag of Andorra?",
 )
 JAVASCRIPT = Path(__file__).with_name("demo.js")
 
@@ -64,7 +64,7 @@ def build(rag: Rag, adapters: str, library: Library | None, runs: Path, uploads:
             with gr.Row(elem_id="asking"):
                 with gr.Column(scale=3, min_width=280):
                     question = gr.Textbox(
-                        label="Question", placeholder="What is the capital of Chad?", lines=1, max_lines=4,
+                        label="Question", placeholder=EXAMPLES[0], lines=1, max_lines=4,
                         autofocus=True, elem_id="question",
                     )  # fmt: skip
                     examples = gr.Dataset(
@@ -367,6 +367,6 @@ def explain(error: Exception) -> str:
 def banner(rag: Rag, adapters: str) -> str:
     """One line: which model, which adapters, and what it cannot do."""
     name = "the embedded tiny model" if rag.stage2["base"] == "tiny" else rag.stage2["base"]
-    note = f"<strong>{escape(rag.note)}</strong> It is there for trying everything." if rag.note else ""
+    note = f"<strong>{escape(rag.note)}</strong> It is there for trying everything, and often errs." if rag.note else ""
     line = f"Model: {escape(name)}. Adapters: {escape(adapters)}. {note}"
     return f"<header class='banner'><h1>lite</h1><p>{line}</p></header>"

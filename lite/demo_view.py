@@ -207,10 +207,10 @@ def cards(page: Page) -> str:
     if not page.scores:
         groups = {"": order}
     else:
-        kept = [d for d in order if d.id in page.kept and d.id not in page.off]
+        kept = [d for d in order if d.id in page.kept]
         left = [d for d in order if d not in kept]
         cut = f"threshold {page.threshold:.3f}"
-        groups = {f"{len(kept)} kept by the filter": kept, f"{cut} · {len(left)} left out": left}
+        groups = {f"{len(kept)} kept by the filter · {cut}": kept, f"{len(left)} left out": left}
     html = []
     for heading, group in groups.items():
         if heading:

@@ -22,6 +22,7 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from run_folders import make_runs
 
 import lite.rag
 from lite.demo import MINE, bundled
@@ -69,7 +70,7 @@ def demo(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     running = Demo(Rag.load(SHIPPED), tmp_path_factory.mktemp("uploads"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Rag, "load", lambda *_: running.rag)
-        page = start(running.folder, str(SHIPPED), port=running.port, runs=tmp_path_factory.mktemp("no-runs"))
+        page = start(running.folder, str(SHIPPED), port=running.port, runs=make_runs(tmp_path_factory.mktemp("runs")))
         yield running
         page.close(verbose=False)
 
@@ -598,5 +599,10 @@ def test_the_page_is_readable_at_desktop_and_phone_width_light_and_dark(
     page.screenshot(path=folder / f"demo-{scheme}-{width}.png", full_page=True)
     assert "; ".join(page.evaluate(CONTRAST)) == ""
     page.get_by_role("tab", name="Training runs").click()
-    expect(page.locator("#run")).to_be_visible()
+    page.locator("#run input").click()
+    page.get_by_role("option", name="tiny/stage1").click()
+    expect(page.locator("#curves canvas, #curves svg").first).to_be_visible()
+    expect(page.locator("#samples .sample").first).to_be_visible()
+    expect(page.locator("#tables table")).to_have_count(3)
+    page.screenshot(path=folder / f"runs-{scheme}-{width}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
