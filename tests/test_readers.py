@@ -160,6 +160,20 @@ def test_texts_in_any_encoding(tmp_path: Path, encoding: str) -> None:
     assert read_file(tmp_path / "a.txt", ocr=False)[0].text == text
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Anna, née Berg", "latin-1"),
+        ("Año, niño, señor: 5 €", "cp1252"),
+        ("Rødgrød på fløde, år", "latin-1"),
+        ("Привет, это короткий текст на русском языке.", "cp1251"),
+    ],
+)
+def test_short_texts_in_old_encodings(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    assert read_file(tmp_path / "a.txt", ocr=False)[0].text == text
+
+
 def test_csv_tsv_and_excel(tmp_path: Path) -> None:
     table = "| city | people |\n| --- | --- |\n| Paris | 2 |\n| Lima, Peru | 10 |"
     (tmp_path / "a.csv").write_text('city,people\nParis,2\n"Lima, Peru",10\n')
