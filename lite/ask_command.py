@@ -234,7 +234,9 @@ def show(rag: Rag, question: str, console: Console, documents=None, library=None
         rest = outcome.raw[outcome.raw.find(chain) + len(chain) :].strip()
         console.print(Text(f"No answer: the model's output is malformed ({outcome.failure}).", "bold yellow"))
         if rest:
-            console.print(Text(f"After its chain it said: {_printable(rest)}", "dim"), soft_wrap=True)
+            console.print(
+                Text(f"{'After its chain it' if chain else 'It'} said: {_printable(rest)}", "dim"), soft_wrap=True
+            )
     else:
         answer = Text.assemble(("Answer: ", "bold"), (_printable(outcome.answer), "bold green"))
         console.print(answer, soft_wrap=True)

@@ -7,6 +7,7 @@ that a person understands.
 from __future__ import annotations
 
 import csv
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -262,7 +263,10 @@ def _decoded(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        from charset_normalizer import from_bytes
+        runs = re.findall(rb"[\x80-\xff]+", data[:100_000])
+        if sum(len(run) == 1 for run in runs) >= 0.75 * len(runs):
+            return data.decode("cp1252", errors="replace")  # accents between plain letters: a western language
+        from charset_normalizer import from_bytes  # takes short western texts for Chinese or Czech
 
         best = from_bytes(data[:100_000]).best()
         return data.decode(best.encoding if best else "latin-1", errors="replace")

@@ -140,8 +140,8 @@ def test_view_shows_scores_chain_and_sources(rag: Rag) -> None:
             ["[1] helps.", "No answer: ", "rank out of range", "After its chain it said: </think>", "Town"],
             ["Answer: "],
         ),
-        ("<think>[1] helps and", ["[1] helps and", "No answer: ", "no <rank>"], ["After its chain", "Answer: "]),
-        ("mumble \x1b[31m", ["No answer: ", "no <think>", "mumble"], ["Answer: ", "\x1b"]),
+        ("<think>[1] helps and", ["[1] helps and", "No answer: ", "unclosed <think>"], ["After its chain", "Answer: "]),
+        ("mumble \x1b[31m", ["No answer: ", "no <think>", "It said: mumble"], ["Answer: ", "\x1b"]),
     ],
 )  # fmt: skip
 def test_view_of_whatever_the_model_says(
