@@ -172,5 +172,5 @@ def _check(trace: Trace) -> None:
         raise ValueError("`kept`, `shown`, `ranking` and `cited` do not fit together")
     if trace.scores and set(trace.scores) != ids:
         raise ValueError("`scores` are not those of the documents")
-    if not all(0 <= score <= 1 for score in trace.scores.values()) or not all(s >= 0 for s in trace.seconds.values()):
+    if not all(score >= 0 for score in trace.scores.values()) or not all(s >= 0 for s in trace.seconds.values()):
         raise ValueError("a score or a time is no such number")
