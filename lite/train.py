@@ -44,7 +44,7 @@ Row = TypeVar("Row")
 # A run may be continued with other values of these; everything else decides the result.
 FREE_SETTINGS = {
     "report_to", "logging_dir", "save_total_limit", "overwrite", "dry_run", "output_dir", "run_name", "auto_fit",
-    "auto_fitted",
+    "auto_fitted", "disable_tqdm",  # the last follows from the level of logging
 }  # fmt: skip
 
 

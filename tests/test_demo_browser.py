@@ -173,6 +173,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 def test_an_example_shows_documents_scores_ranking_a_growing_chain_and_the_answer(visit, demo: Demo) -> None:
     page = visit()
     expect(page.locator("#banner")).to_contain_text("only flags")
+    page.locator("#reasoning").wait_for(state="attached")  # the page is built in steps
     page.evaluate(
         """window.lengths = new Set();
         new MutationObserver(() => lengths.add(document.querySelector("#reasoning .chain")?.innerText.length))

@@ -183,7 +183,7 @@ def test_stopped_evaluation_continues_and_asks_nothing_twice(
     assert after[:3] == lines[:3]
     assert sorted(after) == sorted(lines)
     assert (tmp_path / "report.json").read_text() == report
-    monkeypatch.setattr("lite.evaluate_stage2.say", lambda _model, _processor, listings, *_: [""] * len(listings))
+    monkeypatch.setattr("lite.engines.say", lambda _model, _processor, listings, *_: [""] * len(listings))
     assert evaluate(parent, tmp_path) == 0
     assert path.read_text().splitlines(keepends=True) == after
 
