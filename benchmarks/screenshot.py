@@ -18,7 +18,7 @@ from lite.demo_command import start
 from lite.models import SHIPPED
 
 OUT = Path(__file__).parent / "results" / "demo.png"
-SIZE = {"width": 1280, "height": 860}
+SIZE = {"width": 1280, "height": 1000}
 
 
 def main() -> None:

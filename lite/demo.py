@@ -207,12 +207,13 @@ def build(rag: Rag, adapters: str, library: Library | None, runs: Path, uploads:
             finally:
                 Path(path).unlink(missing_ok=True)
 
-        def read_files(paths: list[str] | None, known: dict[str, list[Document]], request: gr.Request) -> tuple:
+        def read_files(paths: list[str] | None, known: dict, request: gr.Request) -> Iterator[tuple]:
             uploads.hold(request.session_hash or "", [Path(path) for path in paths or ()])
+            yield gr.skip(), view.message("Reading …", "note")
             found, problems = read(paths, known)
             count = sum(len(documents) for documents in found.values())
-            summary = view.message(f"{count} documents in {len(found)} files.", "note") if found else ""
-            return found, summary + "".join(view.message(problem) for problem in problems)
+            summary = view.message(f"Documents: {count}, from {len(found)} files.", "note") if found else ""
+            yield found, summary + "".join(view.message(problem) for problem in problems)
 
         one_at_a_time = {
             "concurrency_limit": 1, "concurrency_id": "model", "show_progress": "full", "show_progress_on": [steps],
@@ -242,7 +243,7 @@ def build(rag: Rag, adapters: str, library: Library | None, runs: Path, uploads:
         cards.switch(switch, state, [state, cards], **quick)
 
         reading = files.change(
-            read_files, [files, mine], [mine, notes], trigger_mode="always_last", show_progress_on=[notes],
+            read_files, [files, mine], [mine, notes], trigger_mode="always_last", show_progress="hidden",
             concurrency_limit=2, api_name="read", api_visibility="undocumented",
         )  # fmt: skip
         source.change(lambda chosen: gr.update(visible=chosen == MINE), source, files, **quick)

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 import threading
 import time
 import urllib.error
@@ -31,7 +32,7 @@ from lite.models import SHIPPED
 from lite.rag import RETRIEVED, Rag
 from lite.schema import Trace
 
-WAIT = 60_000  # ms; a shared machine can be very slow
+WAIT = 120_000  # ms; a shared machine can be very slow
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 FLAGS += ["--disable-sync", "--no-first-run"]
 INSTALL = "no Chromium: `apt-get install chromium`, or `playwright install chromium`"
@@ -41,6 +42,22 @@ QUESTIONS = [
     "What is the capital of Peru?", "What is the highest point in Sweden?", "What is the capital of Kenya?",
 ]  # fmt: skip
 expect.set_options(timeout=WAIT)
+
+
+STRANGERS: list[str] = []  # whom the server, which runs in this process, or a page wanted to reach
+
+
+@pytest.fixture(scope="session")
+def watched() -> None:
+    """From now on every connection of this process to another machine is noted; hooks cannot be taken back."""
+
+    def note(event: str, arguments: tuple) -> None:
+        if event in ("socket.connect", "socket.getaddrinfo"):
+            address = arguments[1] if event == "socket.connect" else arguments
+            if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost", None):
+                STRANGERS.append(f"{event} {address[0]}")
+
+    sys.addaudithook(note)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +83,7 @@ class Demo:
 
 
 @pytest.fixture(scope="module")
-def demo(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def demo(browser: Browser, watched: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     running = Demo(Rag.load(SHIPPED), tmp_path_factory.mktemp("uploads"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Rag, "load", lambda *_: running.rag)
@@ -78,7 +95,8 @@ def demo(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def visit(browser: Browser, demo: Demo) -> Iterator[Callable[..., Page]]:
     """Opens the demo as a new visitor. Afterwards: no request left the machine, no script of a document ran."""
-    contexts, strangers = [], []
+    contexts = []
+    STRANGERS.clear()
 
     def open_page(**options) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1360, "height": 900}} | options)
@@ -86,7 +104,7 @@ def visit(browser: Browser, demo: Demo) -> Iterator[Callable[..., Page]]:
         page = context.new_page()
         page.set_default_timeout(WAIT)
         local = (demo.url, "data:", "blob:")
-        page.on("request", lambda request: None if request.url.startswith(local) else strangers.append(request.url))
+        page.on("request", lambda request: None if request.url.startswith(local) else STRANGERS.append(request.url))
         page.goto(demo.url)
         expect(page.locator("#steps .step")).to_have_count(4)
         return page
@@ -96,7 +114,7 @@ def visit(browser: Browser, demo: Demo) -> Iterator[Callable[..., Page]]:
         for page in context.pages:
             assert page.evaluate("window.owned") is None
         context.close()
-    assert strangers == []
+    assert STRANGERS == []
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +141,7 @@ def answered(page: Page) -> Locator:
 def choose_files(page: Page, *paths: Path) -> None:
     page.get_by_label(MINE).check()
     page.locator("#files input[type=file]").set_input_files(paths)
-    expect(page.locator("#notes .message").first).to_be_visible()
+    expect(page.locator("#notes .message", has_not_text="Reading").first).to_be_visible()
 
 
 def trace_of(page: Page) -> Trace:
@@ -353,7 +371,7 @@ def test_an_image_and_a_pdf_of_mine_are_asked_about(visit, tmp_path: Path) -> No
     Image.new("RGB", (90, 60), (200, 20, 20)).save(tmp_path / "My flag.png")
     page = visit()
     choose_files(page, tmp_path / "My flag.png", make_pdf(tmp_path / "report.pdf", 2))
-    expect(page.locator("#notes")).to_contain_text("3 documents in 2 files")
+    expect(page.locator("#notes")).to_contain_text("Documents: 3, from 2 files")
     ask(page, "Which flag is red?")
     answered(page)
     expect(page.locator("#documents .card")).to_have_count(3)
@@ -377,7 +395,7 @@ def test_bad_files_are_named_with_the_reason_and_the_rest_is_read(visit, tmp_pat
     notes = page.locator("#notes")
     expect(notes).to_contain_text("empty.txt: it is empty")
     expect(notes).to_contain_text("setup.pdf: it is a damaged PDF")
-    expect(notes).to_contain_text("1 documents in 1 files")
+    expect(notes).to_contain_text("Documents: 1, from 1 files")
     assert str(tmp_path) not in notes.inner_text()
     assert "--" not in notes.inner_text()
 
