@@ -85,7 +85,7 @@ def fit(shape: Shape, config: RunConfig, model_config: ModelConfig, adapters: in
         following = next(lower, None)
         if following is None:
             raise LiteError(
-                f"auto_fit: by the estimate the run takes {now:.1f} GiB with everything at its least, and of the card's "
+                f"auto_fit: by the estimate the run takes {now:.1f} GiB with everything at its least; of the card's "
                 f"{gib:.0f} GiB {USABLE:.0%} can be counted on. Take a smaller model, or lower max_completion_length "
                 "and max_prompt_tokens."
             )
