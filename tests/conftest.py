@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -15,7 +16,9 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from lite.adapters import STAGE1, STAGE2, add_adapter, base_fingerprint, read_card, save_adapter
 from lite.models import TINY, ModelConfig, load_model, lora_config
-from lite.rag import Rag
+
+if TYPE_CHECKING:
+    from lite.rag import Rag
 
 torch.set_num_threads(1)
 
@@ -59,12 +62,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def loaded(run: Path) -> Rag:
+    from lite.rag import Rag  # late: the tests marked gpu also run where its packages are not installed
+
     return Rag.load(run, batch_size=4)
 
 
 @pytest.fixture
 def rag(loaded: Rag) -> Rag:
     """With cards that a test may change."""
+    from lite.rag import Rag
+
     return Rag(loaded.model, loaded.processor, dict(loaded.stage1), dict(loaded.stage2), loaded.batch_size)
 
 
