@@ -96,7 +96,7 @@ def test_lossless_steps_keep_the_completions_of_a_step() -> None:
 
 
 def test_card_that_is_too_small_is_an_error_that_says_so() -> None:
-    with pytest.raises(LiteError, match=r"takes .* GiB with everything at its least; of the card's 3 GiB 92%"):
+    with pytest.raises(LiteError, match=r"takes .* GiB with everything at its least, and of the card's 3 GiB 92%"):
         fitted(3.0)
 
 
