@@ -33,7 +33,7 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
 from lite.datasets import flags
-from lite.library import Library, _key, _row, _schema
+from lite.library import Library, _key, _schema, as_row
 from lite.metrics import bootstrap
 from lite.readers import Part, read_file
 
@@ -94,7 +94,7 @@ def build_by_loop(folder: Path, address: Path) -> int:
     table = lancedb.connect(address).create_table("documents", schema=_schema("none"))
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         key = _key(folder, path)
-        table.add([_row(part, folder, path, key, n, "") for n, part in enumerate(read_file(path, ocr=False))])
+        table.add([as_row(part, folder, path, key, n, "") for n, part in enumerate(read_file(path, ocr=False))])
     table.create_index("searchable", config=FTS())
     return table.count_rows()
 
@@ -154,7 +154,9 @@ def latency_figures(scratch: Path) -> dict:
     for size in (1_000, 10_000, 100_000):
         for start in range(len(library), size, 1000):
             rows = [
-                _row(Part("", "text", "", note(rng, n)), root, root / f"{n}.txt", _key(root, root / f"{n}.txt"), 0, "")
+                as_row(
+                    Part("", "text", "", note(rng, n)), root, root / f"{n}.txt", _key(root, root / f"{n}.txt"), 0, ""
+                )
                 for n in range(start, start + 1000)
             ]
             library._write(rows)

@@ -18,6 +18,7 @@ from lite.adapters import STAGE1, STAGE2, read_card
 from lite.datasets import multimodalqa, webqa
 from lite.datasets.problems import Problems
 from lite.datasets.sources import is_readable, load_examples, parse_spec, split_mix
+from lite.distributed import processes
 from lite.engines import Answer, transformers_engine, usable_cards
 from lite.evaluate_stage2 import markdown, read_predictions, report_systems, terminal_table
 from lite.models import SHIPPED, ModelConfig
@@ -86,6 +87,8 @@ def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console
     Raises:
         LiteError: Data or adapters need the user.
     """
+    if processes() > 1:
+        raise LiteError("accelerate launch is for training. Spread an evaluation with --engine ray.")
     stage1, stage2 = find_adapters(config, model_config)
     console.print(f"Adapters: {stage1}, {stage2}", soft_wrap=True)
     names = [parse_spec(spec)[0] for spec in split_mix(config.data)]
