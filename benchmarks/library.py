@@ -40,7 +40,7 @@ from matplotlib.figure import Figure
 
 from lite.datasets import flags
 from lite.embedding import embed_query, embed_rows
-from lite.library import Library, _key, _row, _schema
+from lite.library import Library, _key, _schema, as_row
 from lite.metrics import bootstrap
 from lite.readers import Part, read_file
 
@@ -102,7 +102,7 @@ def build_by_loop(folder: Path, address: Path, embedding: str = "none") -> int:
     table = lancedb.connect(address).create_table("documents", schema=_schema("none"))
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         key = _key(folder, path)
-        table.add([_row(part, folder, path, key, n, "") for n, part in enumerate(read_file(path, ocr=False))])
+        table.add([as_row(part, folder, path, key, n, "") for n, part in enumerate(read_file(path, ocr=False))])
     table.create_index("searchable", config=FTS())
     return table.count_rows()
 
@@ -178,7 +178,7 @@ def growing(library: Library, questions: list[str], sentences: np.ndarray | None
             for n in range(start, start + 1000):
                 text, chosen = note(rng, n)
                 path = root / f"{n}.txt"
-                rows.append(_row(Part("", "text", "", text), root, path, _key(root, path), 0, ""))
+                rows.append(as_row(Part("", "text", "", text), root, path, _key(root, path), 0, ""))
                 if sentences is not None:
                     vector = sentences[chosen].mean(axis=0)
                     rows[-1]["vector"] = (vector / np.linalg.norm(vector)).tolist()
@@ -227,7 +227,7 @@ def recall_figures(scratch: Path, embedding: str) -> dict:
 
         def vectors(question: str) -> list[str]:
             query = both._table.search(embed_query(embedding, question), vector_column_name="vector")
-            return [row["id"] for row in query.select(["id"]).limit(20).to_list()]
+            return [row["id"] for row in query.select(["id", "_distance"]).limit(20).to_list()]
 
         recalls |= {"hybrid": of(both, hits(both)), "vectors alone": of(both, vectors)}
     figures = {name: by_kind(values) for name, values in recalls.items()} | {

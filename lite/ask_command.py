@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,11 @@ def index(arguments: list[str]) -> int:
         "--ocr", choices=list(OCR), default="auto",
         help="Read the text in images and scans. auto: where the extra `ocr` is installed. [auto]",
     )  # fmt: skip
+    parser.add_argument(
+        "--engine", choices=("plain", "ray"), default="plain",
+        help="ray: read and embed on the workers of a Ray cluster, which all see the folder (the extra ray). [plain]",
+    )  # fmt: skip
+    parser.add_argument("--workers", type=int, help="With ray: how many. [one per GPU when embedding, else per core]")
     for name, unit in {"megabytes": "file", "megapixels": "image", "pages": "PDF", "seconds": "file"}.items():
         default = asdict(DEFAULT_LIMITS)[name]
         parser.add_argument(f"--max_{name}", type=int, default=default, help=f"Limit per {unit}. [{default}]")
@@ -58,6 +64,12 @@ def index(arguments: list[str]) -> int:
     if not options.folder.is_dir():
         raise LiteError(f"{options.folder} is not a folder.")
     library = Library.open(options.library or DEFAULT_LIBRARY, create=True, embedding=options.embedding)
+    read = {}
+    if options.engine == "ray":
+        from lite.on_ray import read_on_ray
+
+        root = options.folder.resolve()
+        read["read"] = partial(read_on_ray, root=root, embedding=library.embedding, workers=options.workers)
     counts = [MofNCompleteColumn(), TextColumn("{task.fields[documents]} documents"), TimeRemainingColumn()]
     bar = Progress(
         TextColumn("files"), BarColumn(bar_width=30), *counts,
@@ -69,6 +81,7 @@ def index(arguments: list[str]) -> int:
             report = library.index(
                 options.folder, OCR[options.ocr], limits,
                 lambda done, total, documents: bar.update(task, completed=done, total=total, documents=documents),
+                **read,
             )  # fmt: skip
         except KeyboardInterrupt:
             console.print("Stopped. Nothing is half done; the same command goes on from here.")

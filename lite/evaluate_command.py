@@ -18,6 +18,7 @@ from lite.adapters import find_adapters, read_card, stage1_beside
 from lite.datasets import multimodalqa, webqa
 from lite.datasets.problems import Problems
 from lite.datasets.sources import load_examples, parse_spec, split_mix, without_unreadable
+from lite.distributed import processes
 from lite.engines import Answer, transformers_engine, usable_cards
 from lite.evaluate_stage2 import markdown, read_predictions, report_systems, terminal_table
 from lite.listwise import FULL, STAGE1_BASE
@@ -87,6 +88,8 @@ def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console
     Raises:
         LiteError: Data or adapters need the user.
     """
+    if processes() > 1:
+        raise LiteError("accelerate launch is for training. Spread an evaluation with --engine ray.")
     stage1, stage2 = adapters_of(config, model_config)
     console.print(f"Adapters: {stage1}, {stage2}", soft_wrap=True)
     names = [parse_spec(spec)[0] for spec in split_mix(config.data)]

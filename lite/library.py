@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from pathlib import Path
 import lancedb
 import pyarrow as pa
 from filelock import FileLock, Timeout
-from lancedb.index import FTS
+from lancedb.index import FTS, IvfFlat
 from lancedb.query import MatchQuery
 from lancedb.rerankers import RRFReranker
 
@@ -44,7 +44,8 @@ TABLE = "documents"
 BATCH_ROWS, BATCH_BYTES, BATCH_SECONDS = 1000, 64 << 20, 10
 COLUMNS = ["id", "kind", "title", "text", "image"]
 LOCK = ".lock"
-FULL_TEXT = "searchable_idx"
+FULL_TEXT, VECTORS = "searchable_idx", "vector_idx"
+VECTOR_INDEX_ROWS = 50_000  # below, the question is compared with every vector, which misses nothing
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class Library:
         ocr: bool | None = None,
         limits: Limits = DEFAULT_LIMITS,
         progress: Callable[[int, int, int], None] = lambda done, total, documents: None,
+        read: Callable[[Iterable[Path], bool, Limits], Iterator[tuple[Path, list[Part] | Unreadable]]] = read_files,
     ) -> IndexReport:
         """Bring the library up to date with a folder: read what is new or changed, forget what is gone.
 
@@ -160,6 +162,7 @@ class Library:
             ocr: Whether to read the text in images and scans; None: where the extra `ocr` is installed.
             limits: What a file may cost.
             progress: Called with files done, files in all and documents written.
+            read: What reads files: this machine, or the workers of `lite.on_ray.read_on_ray`.
 
         Raises:
             LiteError: There is no such folder, another run is writing, or the library holds another folder of its name.
@@ -169,13 +172,15 @@ class Library:
             raise LiteError(f"{folder} is not a folder.")
         with self._locked():
             try:
-                return self._index(root, ocr_installed() if ocr is None else ocr, limits, progress)
+                return self._index(root, ocr_installed() if ocr is None else ocr, limits, progress, read)
             except RuntimeError as error:
                 if "concurrent transaction" not in str(error):
                     raise
                 raise LiteError(self._busy()) from error  # an object store has no locks
 
-    def _index(self, root: Path, ocr: bool, limits: Limits, progress: Callable[[int, int, int], None]) -> IndexReport:
+    def _index(
+        self, root: Path, ocr: bool, limits: Limits, progress: Callable[[int, int, int], None], read: Callable
+    ) -> IndexReport:
         report = IndexReport()
         known = self._known(root)
         files = list(walk(root, report, Path(self.address).resolve()))
@@ -210,7 +215,7 @@ class Library:
             size, last = 0, time.monotonic()
             batch.clear()
 
-        for path, parts in read_files(changed(), ocr, limits):
+        for path, parts in read(changed(), ocr, limits):
             key = _key(root, path)
             done += 1
             if isinstance(parts, Unreadable):
@@ -219,7 +224,7 @@ class Library:
             else:
                 report.changed += key in known
                 report.added += key not in known
-                batch += [_row(part, root, path, key, n, states[path]) for n, part in enumerate(parts)]
+                batch += [as_row(part, root, path, key, n, states[path]) for n, part in enumerate(parts)]
                 size += sum(len(part.text) + len(part.image) for part in parts)
             if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES or time.monotonic() - last >= BATCH_SECONDS:
                 write()
@@ -238,7 +243,7 @@ class Library:
         """Replace all that the library holds of these rows' files by them, in one transaction."""
         if not rows:
             return
-        if self.embedding != "none":
+        if self.embedding != "none" and "vector" not in rows[0]:
             rows = [row | {"vector": v} for row, v in zip(rows, embed_rows(self.embedding, rows), strict=True)]
         merge = self._table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
         files = _quoted(sorted({row["file"] for row in rows}))
@@ -254,6 +259,9 @@ class Library:
     def _optimise(self) -> None:
         if self._table.index_stats(FULL_TEXT) is None:
             self._table.create_index("searchable", config=FTS(), name=FULL_TEXT)
+        many = self.embedding != "none" and self._table.count_rows() >= VECTOR_INDEX_ROWS
+        if many and self._table.index_stats(VECTORS) is None:
+            self._table.create_index("vector", config=IvfFlat(), name=VECTORS)
         self._table.optimize()
 
     def _known(self, root: Path) -> dict[str, str]:
@@ -300,7 +308,8 @@ def _state(path: Path, ocr: bool, limits: Limits) -> str:
         return f"{VERSION}{ocr:d}{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def _row(part: Part, root: Path, path: Path, file: str, number: int, state: str) -> dict:
+def as_row(part: Part, root: Path, path: Path, file: str, number: int, state: str) -> dict:
+    """What the table holds of a part of a file."""
     inside = path.relative_to(root)
     name, title = (
         os.fsencode(p).decode("utf-8", "replace") for p in (Path(root.name) / inside, inside.with_suffix(""))
@@ -311,7 +320,7 @@ def _row(part: Part, root: Path, path: Path, file: str, number: int, state: str)
     return {
         "key": f"{file}-{number:06d}", "file": file, "root": str(root), "state": state, "id": document.id,
         "kind": part.kind, "title": document.title, "text": part.text, "image": part.image or None,
-        "searchable": f"{document.title}\n{part.text}",
+        "searchable": f"{document.title}\n{part.text}", **({"vector": part.vector} if part.vector else {}),
     }  # fmt: skip
 
 

@@ -11,8 +11,9 @@ import io
 import logging
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from lite.readers import Limits, Part, Unreadable
+from lite.reading import read_files
 from lite.schema import Example, LiteError, Trace
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Read = tuple[Path, list[Part] | Unreadable]
+FILES = 32  # that a worker reads between two reports
 DIGEST = b"questions"  # in a partition's metadata: what it was asked
 LISTS = ("cited", "ranking", "retrieved")
 SCHEMA = pa.schema(
@@ -148,24 +153,75 @@ def read_whole_partition(path: Path) -> dict[str, Trace]:
     return {row["id"]: Trace.from_json(row["trace"]) for row in rows}
 
 
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+def read_on_ray(
+    paths: Iterable[Path], ocr: bool, limits: Limits, root: Path, embedding: str, workers: int | None
+) -> Iterator[Read]:
+    """As `lite.reading.read_files`, on the workers of a cluster, with the vectors of the documents.
+
+    Args:
+        paths: Seen by every worker under the same name.
+        root: The folder that is indexed; titles are told from it.
+        embedding: The library's.
+        workers: How many; None: one per GPU of the cluster where there is an embedding, else per CPU core.
+    """
+    every = list(paths)
+    rows = [{"paths": pickle.dumps(every[i : i + FILES])} for i in range(0, len(every), FILES)]
+    if rows:
+        embeds = embedding != "none"
+        for row in run_on_ray(rows, Reader, (ocr, limits, root, embedding), workers, on_gpus=embeds):
+            yield from pickle.loads(row["result"])
+
+
+class Reader:
+    """A worker that reads and embeds."""
+
+    def __init__(self, ocr: bool, limits: Limits, root: Path, embedding: str):
+        self.ocr, self.limits, self.root, self.embedding = ocr, limits, root, embedding
+
+    def __call__(self, row: dict[str, Any]) -> bytes:
+        """What `read_files` yields of the pickled `paths`, pickled."""
+        # In one process beside this one, as anywhere: a file may bring its reader down.
+        found = list(read_files(pickle.loads(row["paths"]), self.ocr, self.limits, workers=1))
+        return pickle.dumps(found if self.embedding == "none" else self._embedded(found))
+
+    def _embedded(
+        self, found: list[tuple[Path, list[Part] | Unreadable]]
+    ) -> list[tuple[Path, list[Part] | Unreadable]]:
+        from lite.embedding import embed_rows
+        from lite.library import as_row
+
+        readable = [(path, parts) for path, parts in found if not isinstance(parts, Unreadable)]
+        rows = [as_row(part, self.root, path, "", n, "") for path, parts in readable for n, part in enumerate(parts)]
+        vectors = iter(embed_rows(self.embedding, rows))
+        return [
+            (path, parts if isinstance(parts, Unreadable) else [replace(p, vector=tuple(next(vectors))) for p in parts])
+            for path, parts in found
+        ]
+
+
 # ------------------------------------------------------------------------------------------------------------------ ray
 
 
 def run_on_ray(
-    rows: Sequence[dict[str, Any]], worker: type, arguments: tuple, workers: int | None
+    rows: Sequence[dict[str, Any]], worker: type, arguments: tuple, workers: int | None, on_gpus: bool = True
 ) -> Iterator[dict[str, Any]]:
     """Each row, as a worker comes to it, with the bytes that `worker(*arguments)(row)` gives as `result`.
 
     Args:
         rows: Picklable values; they wait in Ray's object store.
         worker: A class whose instances are called with a row; one lives as long as its worker process.
+        workers: How many; None: one per GPU of the cluster, or per CPU core.
+        on_gpus: Whether a worker needs a GPU, where there is one.
 
     Raises:
         LiteError: Ray is not installed, or raised by a worker.
     """
     with connected() as ray:
         resources = ray.cluster_resources()
-        cpus, gpus = resources.get("CPU", 1.0), int(resources.get("GPU", 0))
+        cpus, gpus = resources.get("CPU", 1.0), int(resources.get("GPU", 0)) if on_gpus else 0
         count = min(workers or gpus or int(cpus), len(rows))
         found = ray.data.from_items(list(rows), override_num_blocks=len(rows)).map_batches(
             _Worker,
@@ -198,19 +254,25 @@ class _Worker:
 
 
 @contextmanager
-def connected() -> Iterator[Any]:
-    """The module ray, connected: to the cluster in RAY_ADDRESS, else to one started here, else to one of this machine's
-    own that ends with the block."""
+def connected(**options: Any) -> Iterator[Any]:
+    """The module ray, connected: to the cluster in RAY_ADDRESS, or to one that was started on this machine, or else to
+    one that ends with the block.
+
+    Args:
+        options: Of `ray.init`.
+    """
     if not find_spec("ray"):
         raise LiteError("The engine ray needs the extra ray: pip install 'mmrag-lite[ray]'.")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; silences a warning
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default; the workers are all that is done here
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # 30 are too few on a busy machine
     import ray
     import ray.data
 
     ours = not ray.is_initialized()
     if ours:
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     try:
         yield ray
     finally:

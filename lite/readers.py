@@ -73,6 +73,7 @@ class Part:
         place: Where in the file: `page=3`, `sheet=Prices`; empty for all of it.
         kind, title, text: As in `Document`.
         image: A JPEG file, or empty.
+        vector: Where whoever read it also embedded it; empty: the library does.
     """
 
     place: str
@@ -80,6 +81,7 @@ class Part:
     title: str
     text: str = ""
     image: bytes = b""
+    vector: tuple[float, ...] = ()
 
 
 def read_file(path: Path, ocr: bool, limits: Limits = DEFAULT_LIMITS) -> list[Part]:

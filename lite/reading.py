@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 FEW = 6  # files up to which a second reader takes longer to start than it saves
 
 
-def read_files(paths: Iterable[Path], ocr: bool, limits: Limits) -> Iterator[tuple[Path, list[Part] | Unreadable]]:
+def read_files(
+    paths: Iterable[Path], ocr: bool, limits: Limits, workers: int | None = None
+) -> Iterator[tuple[Path, list[Part] | Unreadable]]:
     """Every file once, with its documents or with why there are none; nearly in order.
 
     Files are read in other processes: one that takes too long, wants too much memory or brings its reader down is
@@ -36,7 +38,7 @@ def read_files(paths: Iterable[Path], ocr: bool, limits: Limits) -> Iterator[tup
     waiting = chain(first, waiting)
     running: deque[tuple[Path, Future]] = deque()
     alone: deque[Path] = deque()  # in flight when a process died: read one by one, to find out whose fault it was
-    workers = 1 if len(first) <= FEW else max(1, min(4, os.cpu_count() or 1))
+    workers = workers or (1 if len(first) <= FEW else max(1, min(4, os.cpu_count() or 1)))
     pool = _pool(workers, limits)
     try:
         while True:

@@ -1,6 +1,6 @@
 # Sourced by the stages: sets PROFILE from the memory of the first GPU, unless it is set.
 if [ -n "${PROFILE:-}" ]; then
-    [ -d "recipes/$PROFILE" ] || { echo "There is no recipes/$PROFILE. Profiles: $(cd recipes && ls -d */ | tr -d / | xargs)" >&2; exit 1; }
+    [ -e "recipes/$PROFILE/stage1.yaml" ] || { echo "There is no recipes/$PROFILE/stage1.yaml. Profiles: $(cd recipes && ls */stage1.yaml | xargs -n 1 dirname | xargs)" >&2; exit 1; }
     echo "Profile $PROFILE, as asked."
 else
     mebibytes=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -n 1 | grep -xE "[0-9]+" || true)

@@ -3,6 +3,9 @@
 import json
 import re
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +45,17 @@ def test_the_documented_example_is_read(write, tmp_path):
     assert example.relevant == {"manual-12", "gauge-2"}
     assert example.answers == ("no",)
     assert {d.id for d in example.documents} == example.relevant
+
+
+def test_a_parquet_file_says_the_same(write, tmp_path):
+    spec = write(QUESTION, TEXT, IMAGE)
+    rows = [json.loads(line) for line in (tmp_path / "own.jsonl").read_text().splitlines()]
+    pq.write_table(pa.Table.from_pandas(pd.DataFrame(rows)), tmp_path / "own.parquet")
+    table = f"jsonl:{tmp_path / 'own.parquet'}"
+    assert load_examples(table, "dev") == load_examples(spec, "dev")
+    (tmp_path / "own.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(LiteError, match="damaged"):
+        load_examples(table, "dev")
 
 
 def test_fields_become_an_example(write):

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
 
 from lite import cli
-from lite.library import Library
+from lite.library import VECTORS, Library
 from lite.models import TINY
 from lite.pictures import open_image
 from lite.readers import Limits
@@ -313,6 +313,27 @@ def test_hybrid_finds_what_shares_no_whole_word(folder: Path, tmp_path: Path, st
     with pytest.raises(LiteError, match="was made with the embedding"):
         Library.open(tmp_path / "words", embedding=static_model)
     assert Library.open(tmp_path / "hybrid").embedding == static_model
+
+
+def test_many_vectors_get_an_index_that_follows_the_folder(
+    tmp_path: Path, static_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    for file in range(4):
+        sections = (f"# Flag {n}\n\nThe flag of place {n} has {n} stars." for n in range(80 * file, 80 * file + 80))
+        (notes / f"flags{file}.md").write_text("\n\n".join(sections))
+    library = Library.open(tmp_path / "library", create=True, embedding=static_model)
+    library.index(notes, ocr=False)
+    assert library._table.index_stats(VECTORS) is None
+    few = [hit.document.id for hit in library.search("stars of place 123", 5)]
+    monkeypatch.setattr("lite.library.VECTOR_INDEX_ROWS", 320)
+    (notes / "new.md").write_text("# Green\n\nA green field with a moon.")
+    library.index(notes, ocr=False)
+    stats = library._table.index_stats(VECTORS)
+    assert (stats.num_indexed_rows, stats.num_unindexed_rows) == (321, 0)
+    assert library.search("stars of place 123", 5)[0].document.id == few[0]
+    assert library.search("green moon", 1)[0].document.id == "notes/new.md#part=1"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Evaluation by a local Ray of two workers: the predictions of one process, whatever happens to a worker."""
+"""Evaluation and index by a local Ray of two workers: what one process does, whatever happens to a worker."""
 
 from __future__ import annotations
 
@@ -6,34 +6,36 @@ import contextlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import psutil
 import pytest
+from moto.server import ThreadedMotoServer
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import StaticEmbedding
+from tokenizers import Tokenizer
 
 from lite import cli, on_ray
 from lite.datasets.sources import load_examples
 from lite.evaluate_stage2 import read_predictions
-
-ray = pytest.importorskip("ray")
+from lite.library import Library
+from lite.models import TINY
 
 ROOT = Path(__file__).parents[1]
-QUESTIONS, PARTITION = 10, 2
+QUESTIONS, PARTITION = 24, 2
 WORKER = "ray::MapWorker"  # what Ray calls the process of an actor of Ray Data
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """One for all tests of this file: starting it takes longer than most of them."""
-    os.environ.setdefault("PYTHONPATH", str(ROOT))
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with on_ray.connected(num_cpus=2):
+        yield
 
 
 def command(folder: Path, *changes: str) -> list[str]:
@@ -85,10 +87,10 @@ def test_answered_partitions_stay_and_the_others_are_answered_again(
     written = kept.stat().st_mtime_ns
     (folder / "part-00001.parquet").write_bytes(before["part-00001.parquet"][:100])  # damaged
     (folder / "part-00002.parquet").rename(folder / "part-00002.parquet.unfinished")  # a writer was killed
-    (folder / "part-00009.parquet").write_bytes(b"of a longer run")
+    (folder / "part-00099.parquet").write_bytes(b"of a longer run")
     capsys.readouterr()
     assert on_two(answered) == 0
-    assert "3 of 5 partitions are answered already" in capsys.readouterr().out
+    assert "10 of 12 partitions are answered already" in capsys.readouterr().out
     assert files(answered) == before
     assert kept.stat().st_mtime_ns == written
 
@@ -111,30 +113,31 @@ def workers() -> list[psutil.Process]:
 
 
 def answer_while_one_is_killed(folder: Path, seed: int) -> None:
-    """Starts an evaluation, kills one of its workers at a random moment and lets it end."""
+    """An evaluation, of which a worker is killed at a random moment."""
     rng = random.Random(seed)
-    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    ours = {process.pid for process in workers()}
-    arguments = command(folder, "--engine", "ray", "--workers", "2")
-    running = subprocess.Popen(
-        [sys.executable, "-m", "lite.cli", *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    wanted = rng.randint(0, QUESTIONS // PARTITION - 2)  # partitions that are there when it is killed
-    deadline = time.monotonic() + 300
-    killed = False
-    while not killed and running.poll() is None and time.monotonic() < deadline:
-        started = [process for process in workers() if process.pid not in ours]
-        if started and len(list(folder.glob("predictions/*.parquet"))) >= wanted:
-            time.sleep(rng.random())
-            rng.choice(started).send_signal(signal.SIGKILL)
-            killed = True
-        time.sleep(0.05)
-    out, _ = running.communicate(timeout=300)
+    before = {process.pid for process in workers()}
+    wanted = rng.randint(0, QUESTIONS // PARTITION // 2)  # partitions that are there when it is killed
+    killed: list[int] = []
+    ended = threading.Event()
+
+    def kill() -> None:
+        while not killed and not ended.wait(0.05):
+            started = [process for process in workers() if process.pid not in before]
+            if started and len(list(folder.glob("predictions/*.parquet"))) >= wanted:
+                ended.wait(0 if wanted else 3 * rng.random())  # none is there for as long as the model is loaded
+                victim = rng.choice(started)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    victim.kill()
+                    killed.append(victim.pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        assert on_two(folder) == 0
+    finally:
+        ended.set()
+        killer.join()
     assert killed
-    assert running.returncode == 0, out.decode()[-3000:]
 
 
 def test_the_partition_of_a_killed_worker_is_answered_by_another(answered: Path, tmp_path: Path) -> None:
@@ -147,6 +150,94 @@ def test_the_partition_of_a_killed_worker_is_answered_by_another(answered: Path,
 def test_files_are_identical_whenever_a_worker_is_killed(seed: int, answered: Path, tmp_path: Path) -> None:
     answer_while_one_is_killed(tmp_path, seed)
     assert files(tmp_path) == files(answered)
+
+
+# --------------------------------------------------------------------------------------------------------------- index
+
+
+@pytest.fixture
+def papers(tmp_path: Path) -> Path:
+    """Files for four tasks, one of them damaged."""
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    for number in range(3 * on_ray.FILES + 5):
+        (folder / f"note{number:03d}.md").write_text(f"# Pump {number}\n\nIt needs {number} bar.\n\n# Valve\n\nRed.")
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 no")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def embedding(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("static")
+    tokenizer = Tokenizer.from_file(str(TINY / "tokenizer.json"))
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=16)], device="cpu").save(str(folder))
+    return str(folder)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A library's address in a local S3."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    settings = {"ENDPOINT": address, "ALLOW_HTTP": "true", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}
+    for name, value in {**settings, "REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    boto3.client("s3", endpoint_url=address, region_name="us-east-1").create_bucket(Bucket="papers")
+    yield "s3://papers/library"
+    server.stop()
+
+
+def index(folder: Path, library: Path | str, *changes: str) -> int:
+    return cli.main(["index", str(folder), "--ocr", "off", "--library", str(library), *changes])
+
+
+def contents(library: Path | str) -> list[dict]:
+    table = Library.open(library)._table.search().limit(None).to_arrow()
+    return sorted(table.to_pylist(), key=lambda row: row["key"])
+
+
+def test_index_on_two_workers_holds_what_one_process_indexes(
+    papers: Path, tmp_path: Path, embedding: str, capsys: pytest.CaptureFixture
+) -> None:
+    for name, engine in (("alone", "plain"), ("together", "ray")):
+        assert index(papers, tmp_path / name, "--embedding", embedding, "--engine", engine, "--workers", "2") == 0
+        assert "1 left out" in capsys.readouterr().out
+    alone, together = contents(tmp_path / "alone"), contents(tmp_path / "together")
+    assert len(alone) == 2 * (3 * on_ray.FILES + 5)
+    assert [row.pop("vector") for row in together] == [pytest.approx(row.pop("vector"), abs=1e-6) for row in alone]
+    assert together == alone
+    (papers / "note000.md").write_text("# Pump\n\nIt needs none.")
+    (papers / "note001.md").unlink()
+    assert index(papers, tmp_path / "together", "--engine", "ray") == 0
+    assert "1 changed, 1 removed" in capsys.readouterr().out
+    texts = {row["id"]: row["text"] for row in contents(tmp_path / "together")}
+    assert "It needs none." in texts["papers/note000.md#part=1"]
+    assert "papers/note001.md#part=1" not in texts
+
+
+def test_library_in_a_bucket_is_read_while_it_is_written(papers: Path, bucket: str) -> None:
+    Library.open(bucket, create=True)
+    seen: list[int] = []
+    written = threading.Event()
+
+    def read() -> None:
+        while not written.is_set():
+            seen.append(len(Library.open(bucket)))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lite.library.BATCH_ROWS", 40)  # several transactions
+            assert index(papers, bucket, "--engine", "ray", "--workers", "2") == 0
+    finally:
+        written.set()
+        reader.join()
+    assert seen == sorted(seen)
+    assert all(count % 2 == 0 for count in seen)  # two documents a file: never half of one
+    assert len(Library.open(bucket)) == 2 * (3 * on_ray.FILES + 5)
+    assert Library.open(bucket).search("needs 7 bar", 1)[0].document.id == "papers/note007.md#part=1"
 
 
 # ------------------------------------------------------------------------------------------------------------- imports

@@ -188,8 +188,9 @@ def test_unknown_profile_ends_with_the_known_ones(copy):
     assert done.returncode == 1
     assert "went on" not in done.stdout
     assert "recipes/qwen9" in done.stderr
-    for path in RECIPES.glob("*/"):
-        assert path.name in done.stderr
+    for path in RECIPES.glob("*/stage1.yaml"):
+        assert path.parent.name in done.stderr
+    assert copy.bash("source recipes/profile.sh", PROFILE="accelerate").returncode == 1
 
 
 SETUP = "source recipes/setup.sh; command -v python; echo threads ${OMP_NUM_THREADS:-free}"
@@ -272,6 +273,36 @@ def test_stage_takes_profile_and_overrides_from_anywhere(copy, tmp_path):
     expected = "lite train stage1 --config recipes/qwen3-vl-2b/stage1.yaml --max_steps 3 --output_dir my runs"
     assert done.stdout.splitlines()[-1] == expected
     assert copy.bash("bash recipes/stage1.sh", PROFILE="qwen9").returncode == 1
+
+
+def test_accelerate_starts_both_stages_on_all_gpus_or_on_those_asked_for(copy):
+    executable(copy.bin / "accelerate", 'echo "accelerate $*"')
+
+    def called(stage, **environment):
+        done = copy.bash(f"bash recipes/{stage}.sh --seed 3", PROFILE="tiny", **environment)
+        return done, [line for line in done.stdout.splitlines() if line.startswith("accelerate ")]
+
+    start = "accelerate launch --config_file recipes/accelerate/{} --module lite.cli train"
+    stages = [f"{stage} --config recipes/tiny/{stage}.yaml" for stage in ("stage1", "stage2")]
+    cpu = start.format("cpu2.yaml")
+    assert called("stage1", ACCELERATE="cpu2")[1] == [f"{cpu} {stages[0]} --seed 3"]
+    assert called("stage2", ACCELERATE="cpu2")[1] == [f"{cpu} {stages[0]}", f"{cpu} {stages[1]} --seed 3"]
+    executable(copy.bin / "nvidia-smi", "echo 24564; echo 24564; echo 24564")
+    three = start.format("multi_gpu.yaml --num_processes 3")
+    assert called("stage1", ACCELERATE="multi_gpu")[1] == [f"{three} {stages[0]} --seed 3"]
+    two = start.format("zero2.yaml --num_processes 2")
+    assert called("stage1", ACCELERATE="zero2", PROCESSES="2")[1] == [f"{two} {stages[0]} --seed 3"]
+    (copy.root / "mine.yaml").write_text("")
+    own = start.format("x").replace("recipes/accelerate/x", "mine.yaml")
+    assert called("stage1", ACCELERATE="mine.yaml")[1] == [f"{own} {stages[0]} --seed 3"]
+    copy.gpu("24564")
+    for environment, message in (
+        ({"ACCELERATE": "multi_gpu"}, "at least two GPUs"),
+        ({"ACCELERATE": "nowhere"}, "Known: cpu2 multi_gpu one_gpu zero2"),
+    ):
+        done, started = called("stage1", **environment)
+        assert (done.returncode, started) == (1, [])
+        assert message in done.stderr
 
 
 def test_stage2_trains_stage1_first_where_it_is_missing(copy):
