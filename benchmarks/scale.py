@@ -166,7 +166,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=48)
     parser.add_argument("--files", type=int, default=1200)
+    parser.add_argument("--table", action="store_true", help="Only write the README's tables, from the results.")
     options = parser.parse_args()
+    if options.table:
+        write_tables(json.loads(OUT.read_text()))
+        return
     with tempfile.TemporaryDirectory() as scratch:
         begun = time.perf_counter()
         with connected():
@@ -183,6 +187,11 @@ def main() -> None:
         "model": {f"{documents:.0e}": model(documents, answers, index) for documents in (1e6, 1e9)},
     }  # fmt: skip
     OUT.write_text(json.dumps(result, indent=2) + "\n")
+    write_tables(result)
+
+
+def write_tables(result: dict) -> None:
+    """Put the tables between the marks of the README."""
     readme = ROOT / "README.md"
     section = f"<!-- scale -->\n{tables(result)}\n<!-- /scale -->"
     readme.write_text(re.sub("<!-- scale -->.*<!-- /scale -->", lambda _: section, readme.read_text(), flags=re.DOTALL))
@@ -204,7 +213,8 @@ def tables(result: dict) -> str:
     lines += [
         "",
         f"Measured with the embedded model on {result['machine']['cores']} CPU cores, {result['questions']} questions "
-        f"and {2 * result['files']:,} short documents (`python benchmarks/scale.py`). *Questions/s* is the pace once "
+        f"and {2 * result['files']:,} short documents (`python benchmarks/scale.py`), shared with other work (load average "
+        f"{result['machine']['load']:.1f}). *Questions/s* is the pace once "
         "models are loaded; *all of it* includes loading them in every worker.",
         "",
         f"| documents | answering: card hours | hours on {a['cards']} cards | predictions, GB | library, GB "
