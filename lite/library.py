@@ -251,17 +251,22 @@ class Library:
             pa.Table.from_pylist(list(rows), schema=self._table.schema)
         )
 
+    def _indices(self) -> dict[str, tuple[str, FTS | IvfFlat]]:
+        """Column and kind, by name, of the indices that a library of this size has."""
+        found = {FULL_TEXT: ("searchable", FTS())}
+        if self.embedding != "none" and self._table.count_rows() >= VECTOR_INDEX_ROWS:
+            found[VECTORS] = ("vector", IvfFlat())
+        return found
+
     def _is_stale(self) -> bool:
-        """Whether the full-text index does not hold all documents, and searches go slowly through the rest."""
-        stats = self._table.index_stats(FULL_TEXT)
-        return stats is None or stats.num_unindexed_rows > 0
+        """Whether an index is missing or does not hold all documents, and searches go slowly through the rest."""
+        found = [self._table.index_stats(name) for name in self._indices()]
+        return any(stats is None or stats.num_unindexed_rows > 0 for stats in found)
 
     def _optimise(self) -> None:
-        if self._table.index_stats(FULL_TEXT) is None:
-            self._table.create_index("searchable", config=FTS(), name=FULL_TEXT)
-        many = self.embedding != "none" and self._table.count_rows() >= VECTOR_INDEX_ROWS
-        if many and self._table.index_stats(VECTORS) is None:
-            self._table.create_index("vector", config=IvfFlat(), name=VECTORS)
+        for name, (column, kind) in self._indices().items():
+            if self._table.index_stats(name) is None:
+                self._table.create_index(column, config=kind, name=name)
         self._table.optimize()
 
     def _known(self, root: Path) -> dict[str, str]:

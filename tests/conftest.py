@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,3 +78,36 @@ def rag(loaded: Rag) -> Rag:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", metavar="DIR", help="Where test_demo_browser.py leaves its pictures of the page.")
+
+
+# The packages of these two are imported where they are used: GPU tests run on machines without them.
+
+
+@pytest.fixture(scope="session")
+def static_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A text embedding that is made here: a vector of its own for each token of the embedded model's tokenizer."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    folder = tmp_path_factory.mktemp("static")
+    tokenizer = Tokenizer.from_file(str(TINY / "tokenizer.json"))
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=64)], device="cpu").save(str(folder))
+    return str(folder)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A library's address in an S3-compatible store on this machine, with the environment that leads LanceDB to it."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    settings = {"ENDPOINT": address, "ALLOW_HTTP": "true", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}
+    for name, value in {**settings, "REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    boto3.client("s3", endpoint_url=address, region_name="us-east-1").create_bucket(Bucket="papers")
+    yield "s3://papers/library"
+    server.stop()

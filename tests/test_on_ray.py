@@ -13,20 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import boto3
 import psutil
 import pytest
-from moto.server import ThreadedMotoServer
 from rich.console import Console
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import StaticEmbedding
-from tokenizers import Tokenizer
 
 from lite import cli, on_ray
 from lite.datasets.sources import load_examples
 from lite.evaluate_stage2 import read_predictions
 from lite.library import Library
-from lite.models import TINY
 from lite.schema import Example, Trace
 
 ROOT = Path(__file__).parents[1]
@@ -190,28 +184,6 @@ def papers(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def embedding(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("static")
-    tokenizer = Tokenizer.from_file(str(TINY / "tokenizer.json"))
-    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=16)], device="cpu").save(str(folder))
-    return str(folder)
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A library's address in a local S3."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
-    settings = {"ENDPOINT": address, "ALLOW_HTTP": "true", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}
-    for name, value in {**settings, "REGION": "us-east-1"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    boto3.client("s3", endpoint_url=address, region_name="us-east-1").create_bucket(Bucket="papers")
-    yield "s3://papers/library"
-    server.stop()
-
-
 def index(folder: Path, library: Path | str, *changes: str) -> int:
     return cli.main(["index", str(folder), "--ocr", "off", "--library", str(library), *changes])
 
@@ -222,10 +194,10 @@ def contents(library: Path | str) -> list[dict]:
 
 
 def test_index_on_two_workers_holds_what_one_process_indexes(
-    papers: Path, tmp_path: Path, embedding: str, capsys: pytest.CaptureFixture
+    papers: Path, tmp_path: Path, static_model: str, capsys: pytest.CaptureFixture
 ) -> None:
     for name, engine in (("alone", "plain"), ("together", "ray")):
-        assert index(papers, tmp_path / name, "--embedding", embedding, "--engine", engine, "--workers", "2") == 0
+        assert index(papers, tmp_path / name, "--embedding", static_model, "--engine", engine, "--workers", "2") == 0
         assert "1 left out" in capsys.readouterr().out
     alone, together = contents(tmp_path / "alone"), contents(tmp_path / "together")
     assert len(alone) == 2 * (3 * on_ray.FILES + 5)
