@@ -83,7 +83,7 @@ def main() -> None:
         print("\n".join(chosen))
         return
     if arguments.table:
-        write_table(ROOT / "README.md", RESULTS)
+        write_table(RESULTS)
         return
     if arguments.device == "cuda" and not torch.cuda.is_available():
         print("skipped: no CUDA device here; nothing was measured.")
@@ -103,7 +103,7 @@ def main() -> None:
         print(f"{name}: {summary(cell)}", flush=True)
     print(f"Written: {path}")
     if arguments.results == RESULTS and not arguments.tiny:
-        write_table(ROOT / "README.md", RESULTS)
+        write_table(RESULTS)
 
 
 def cells() -> list[str]:

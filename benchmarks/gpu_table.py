@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
+
+from readme import write_section
 
 PROFILES = ("qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b")
 PHASES = ("load", "generate", "log-probs", "backward", "optimiser")
 SYSTEMS = ("lite", "trl", "lite on unsloth", "unsloth")
 NOT_MEASURED = "not measured"
-MARKS = "<!-- gpu -->", "<!-- /gpu -->"
+SECTION = "gpu"
 
 
-def write_table(readme: Path, results: Path) -> None:
-    """Put the table between the marks of the README."""
-    start, end = MARKS
-    text = readme.read_text()
-    if not re.search(f"{start}.*{end}", text, flags=re.S):
-        raise SystemExit(f"{readme} has no {start} … {end} to write the table to.")
-    section = f"{start}\n{markdown(read_results(results))}\n{end}"
-    readme.write_text(re.sub(f"{start}.*{end}", lambda _: section, text, flags=re.S))
-    print(section)
+def write_table(results: Path) -> None:
+    """Put the table into the README."""
+    write_section(SECTION, markdown(read_results(results)))
 
 
 def read_results(folder: Path) -> list[dict]:

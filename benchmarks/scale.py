@@ -18,13 +18,13 @@ import argparse
 import json
 import os
 import platform
-import re
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from readme import write_section
 from rich.console import Console
 from transformers import AutoProcessor
 
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="Only write the README's tables, from the results.")
     options = parser.parse_args()
     if options.table:
-        write_tables(json.loads(OUT.read_text()))
+        write_section("scale", tables(json.loads(OUT.read_text())))
         return
     with tempfile.TemporaryDirectory() as scratch:
         begun = time.perf_counter()
@@ -187,15 +187,7 @@ def main() -> None:
         "model": {f"{documents:.0e}": model(documents, answers, index) for documents in (1e6, 1e9)},
     }  # fmt: skip
     OUT.write_text(json.dumps(result, indent=2) + "\n")
-    write_tables(result)
-
-
-def write_tables(result: dict) -> None:
-    """Put the tables between the marks of the README."""
-    readme = ROOT / "README.md"
-    section = f"<!-- scale -->\n{tables(result)}\n<!-- /scale -->"
-    readme.write_text(re.sub("<!-- scale -->.*<!-- /scale -->", lambda _: section, readme.read_text(), flags=re.DOTALL))
-    print(section)
+    write_section("scale", tables(result))
 
 
 def tables(result: dict) -> str:

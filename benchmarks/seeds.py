@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from pathlib import Path
+
+from readme import write_section
 
 from lite import cli
 from lite.callbacks import read_metrics
@@ -34,11 +35,7 @@ def main() -> None:
         path = ROOT / "benchmarks" / "results" / f"stage{stage}-seeds-{arguments.profile}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(runs, indent=1) + "\n")
-        section = f"<!-- stage {stage} -->\n{tabulate(runs)}\n<!-- /stage {stage} -->"
-        mark = f"<!-- stage {stage} -->.*<!-- /stage {stage} -->"
-        readme = ROOT / "README.md"
-        readme.write_text(re.sub(mark, lambda _, new=section: new, readme.read_text(), flags=re.S))
-        print(section)
+        write_section(f"stage {stage}", tabulate(runs))
 
 
 def run_of(profile: str, seed: int, stage: int, pick) -> dict:

@@ -14,6 +14,7 @@ import gpu_cell
 import gpu_table
 import pytest
 import random_qwen
+import readme
 import torch
 from phases import CudaMemory, Phases, TensorMemory
 
@@ -387,6 +388,6 @@ def test_trials_on_a_cpu_are_not_tabled(tmp_path: Path) -> None:
 
 
 def test_readme_holds_the_table_of_the_committed_results() -> None:
-    start, end = gpu_table.MARKS
+    start, end = readme.marks(gpu_table.SECTION)
     section = (ROOT / "README.md").read_text().split(start)[1].split(end)[0].strip()
     assert section == gpu_table.markdown(gpu_table.read_results(gpu.RESULTS))
