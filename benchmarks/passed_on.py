@@ -1,0 +1,103 @@
+"""What of the relevant documents reaches stage 2's prompt, and what an answer is worth that does not see them all.
+
+    python benchmarks/passed_on.py [--profile tiny] [--seeds 0 1 2]
+
+reads the predictions of the runs that `benchmarks/seeds.py` made, trains nothing, and writes
+benchmarks/results/passed-on-<profile>.json and the `passed on` section of the README. For prompts of other sizes than
+the run's it counts the documents that stage 1 passed on in the order of their scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+from readme import write_section
+
+from lite.datasets import flags
+from lite.listwise import FULL
+from lite.metrics.answers import exact_match
+from lite.rewards import ndcg
+from lite.schema import Example, Trace
+
+ROOT = Path(__file__).parent.parent
+SIZES = (4, 6, 8, 10)  # documents in a prompt
+CUT = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--profile", default="tiny")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments = parser.parse_args()
+    examples = {example.id: example for example in flags.load_examples("test")}
+    result = {}
+    for seed in arguments.seeds:
+        path = ROOT / "runs" / arguments.profile / f"seed-{seed}" / "stage2" / "predictions" / f"{FULL}.jsonl"
+        if not path.exists():
+            raise SystemExit(f"{path} does not exist. Train the seeds first: python benchmarks/seeds.py")
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        answered = [(examples[row["id"]], Trace.from_json(json.dumps(row["trace"]))) for row in rows]
+        kinds = sorted({example.category for example, _ in answered}, key=lambda kind: ("+" in kind, kind))
+        by_kind = {kind: figures([pair for pair in answered if pair[0].category == kind]) for kind in kinds}
+        result[f"seed {seed}"] = by_kind | {"all": figures(answered)}
+    out = ROOT / "benchmarks" / "results" / f"passed-on-{arguments.profile}.json"
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    write_section("passed on", table(list(result.values())))
+
+
+def figures(answered: Sequence[tuple[Example, Trace]]) -> dict:
+    """How often prompts of each size hold every relevant document, the best nDCG they allow, and exact match."""
+    passed = [[*trace.kept, *trace.dropped] for _, trace in answered]
+    relevant = [example.relevant for example, _ in answered]
+    right = [float(trace.format_ok and exact_match(trace.answer, example.answers)) for example, trace in answered]
+    whole = [set(trace.kept) >= wanted for (_, trace), wanted in zip(answered, relevant, strict=True)]
+    return {
+        "questions": len(answered),
+        "complete": {
+            size: float(np.mean([set(ids[:size]) >= wanted for ids, wanted in zip(passed, relevant, strict=True)]))
+            for size in SIZES
+        },
+        f"best_ndcg@{CUT}": {
+            size: float(np.mean([best(ids[:size], wanted) for ids, wanted in zip(passed, relevant, strict=True)]))
+            for size in SIZES
+        },
+        "seen_whole": {"questions": sum(whole), "right": sum(r for r, w in zip(right, whole, strict=True) if w)},
+        "seen_in_part": {
+            "questions": len(whole) - sum(whole),
+            "right": sum(r for r, w in zip(right, whole, strict=True) if not w),
+        },
+    }
+
+
+def best(shown: Sequence[str], relevant: Collection[str]) -> float:
+    """nDCG of the best order of what is shown."""
+    return ndcg(sorted(shown, key=lambda document: document not in relevant), relevant, CUT)
+
+
+def table(runs: Sequence[dict]) -> str:
+    """Markdown: a row per kind of question, means over the seeds; exact match over the questions of all seeds."""
+    heads = [f"all its documents in {size}" for size in SIZES]
+    lines = [f"| kind | questions | {' | '.join(heads)} | exact match, all seen | exact match, not all seen |"]
+    lines.append("|---" * (len(SIZES) + 4) + "|")
+    for kind in runs[0]:
+        parts = [run[kind] for run in runs]
+        cells = [f"{np.mean([part['complete'][size] for part in parts]):.2f}" for size in SIZES]
+        for seen in ("seen_whole", "seen_in_part"):
+            count = sum(part[seen]["questions"] for part in parts)
+            right = sum(part[seen]["right"] for part in parts)
+            cells.append(f"{right / count:.2f} of {count}" if count else "none")
+        lines.append(f"| {kind} | {parts[0]['questions']} | " + " | ".join(cells) + " |")
+    bounds = [
+        f"{size} documents {np.mean([run['all'][f'best_ndcg@{CUT}'][size] for run in runs]):.3f}" for size in SIZES
+    ]
+    return "\n".join(
+        [*lines, "", f"The best nDCG@{CUT} that any order of what stage 1 passes on could reach: {', '.join(bounds)}."]
+    )
+
+
+if __name__ == "__main__":
+    main()
