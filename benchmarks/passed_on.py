@@ -18,6 +18,7 @@ import numpy as np
 from readme import write_section
 
 from lite.datasets import flags
+from lite.evaluate_stage2 import read_predictions
 from lite.listwise import FULL
 from lite.metrics.answers import exact_match
 from lite.rewards import ndcg
@@ -39,8 +40,7 @@ def main() -> None:
         path = ROOT / "runs" / arguments.profile / f"seed-{seed}" / "stage2" / "predictions" / f"{FULL}.jsonl"
         if not path.exists():
             raise SystemExit(f"{path} does not exist. Train the seeds first: python benchmarks/seeds.py")
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        answered = [(examples[row["id"]], Trace.from_json(json.dumps(row["trace"]))) for row in rows]
+        answered = [(examples[name], trace) for name, trace in read_predictions(path).items()]
         kinds = sorted({example.category for example, _ in answered}, key=lambda kind: ("+" in kind, kind))
         by_kind = {kind: figures([pair for pair in answered if pair[0].category == kind]) for kind in kinds}
         result[f"seed {seed}"] = by_kind | {"all": figures(answered)}
@@ -51,25 +51,22 @@ def main() -> None:
 
 def figures(answered: Sequence[tuple[Example, Trace]]) -> dict:
     """How often prompts of each size hold every relevant document, the best nDCG they allow, and exact match."""
-    passed = [[*trace.kept, *trace.dropped] for _, trace in answered]
-    relevant = [example.relevant for example, _ in answered]
-    right = [float(trace.format_ok and exact_match(trace.answer, example.answers)) for example, trace in answered]
-    whole = [set(trace.kept) >= wanted for (_, trace), wanted in zip(answered, relevant, strict=True)]
+    passed_on = [([*trace.kept, *trace.dropped], example.relevant) for example, trace in answered]
+    shown = {size: [(ids[:size], wanted) for ids, wanted in passed_on] for size in SIZES}
+    right = {True: [], False: []}  # by whether the prompt held every relevant document
+    for example, trace in answered:
+        whole = set(trace.kept) >= example.relevant
+        right[whole].append(float(trace.format_ok and exact_match(trace.answer, example.answers)))
     return {
         "questions": len(answered),
         "complete": {
-            size: float(np.mean([set(ids[:size]) >= wanted for ids, wanted in zip(passed, relevant, strict=True)]))
-            for size in SIZES
+            size: float(np.mean([set(ids) >= wanted for ids, wanted in pairs])) for size, pairs in shown.items()
         },
         f"best_ndcg@{CUT}": {
-            size: float(np.mean([best(ids[:size], wanted) for ids, wanted in zip(passed, relevant, strict=True)]))
-            for size in SIZES
+            size: float(np.mean([best(ids, wanted) for ids, wanted in pairs])) for size, pairs in shown.items()
         },
-        "seen_whole": {"questions": sum(whole), "right": sum(r for r, w in zip(right, whole, strict=True) if w)},
-        "seen_in_part": {
-            "questions": len(whole) - sum(whole),
-            "right": sum(r for r, w in zip(right, whole, strict=True) if not w),
-        },
+        "seen_whole": {"questions": len(right[True]), "right": sum(right[True])},
+        "seen_in_part": {"questions": len(right[False]), "right": sum(right[False])},
     }
 
 
