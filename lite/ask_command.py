@@ -214,9 +214,11 @@ def nearest(question: str, data: str, split: str, limit: int | None) -> list[Doc
     """The documents of a data set that BM25 ranks first, as many as a library's search gives."""
     from lite.datasets.pools import Corpus
     from lite.datasets.sources import load_candidates, load_examples
-    from lite.rag import RETRIEVED
 
-    return Corpus(load_candidates(data, split, load_examples(data, split, limit))).nearest(question, RETRIEVED)
+    corpus = Corpus(load_candidates(data, split, load_examples(data, split, limit)))  # tells of a wrong path at once
+    from lite.rag import RETRIEVED  # takes long: it imports the models' libraries
+
+    return corpus.nearest(question, RETRIEVED)
 
 
 # ----------------------------------------------------------------------------------------------------------------- view
