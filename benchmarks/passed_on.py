@@ -1,4 +1,4 @@
-"""What of the relevant documents reaches stage 2's prompt, and what an answer is worth that does not see them all.
+"""What of the relevant documents reaches stage 2's prompt, what an answer is worth without all, and who cites two.
 
     python benchmarks/passed_on.py [--profile tiny] [--seeds 0 1 2]
 
@@ -19,7 +19,7 @@ from readme import write_section
 
 from lite.datasets import flags
 from lite.evaluate_stage2 import read_predictions
-from lite.listwise import FULL
+from lite.listwise import COLD_START, FULL, STAGE1_BASE
 from lite.metrics.answers import exact_match
 from lite.rewards import ndcg
 from lite.schema import Example, Trace
@@ -27,6 +27,7 @@ from lite.schema import Example, Trace
 ROOT = Path(__file__).parent.parent
 SIZES = (4, 6, 8, 10)  # documents in a prompt
 CUT = 5
+SYSTEMS = (STAGE1_BASE, COLD_START, FULL)
 
 
 def main() -> None:
@@ -37,13 +38,19 @@ def main() -> None:
     examples = {example.id: example for example in flags.load_examples("test")}
     result = {}
     for seed in arguments.seeds:
-        path = ROOT / "runs" / arguments.profile / f"seed-{seed}" / "stage2" / "predictions" / f"{FULL}.jsonl"
-        if not path.exists():
-            raise SystemExit(f"{path} does not exist. Train the seeds first: python benchmarks/seeds.py")
-        answered = [(examples[name], trace) for name, trace in read_predictions(path).items()]
+        by_system = {}
+        for system in SYSTEMS:
+            path = ROOT / "runs" / arguments.profile / f"seed-{seed}" / "stage2" / "predictions" / f"{system}.jsonl"
+            if not path.exists():
+                raise SystemExit(f"{path} does not exist. Train the seeds first: python benchmarks/seeds.py")
+            by_system[system] = [(examples[name], trace) for name, trace in read_predictions(path).items()]
+        answered = by_system[FULL]
         kinds = sorted({example.category for example, _ in answered}, key=lambda kind: ("+" in kind, kind))
         by_kind = {kind: figures([pair for pair in answered if pair[0].category == kind]) for kind in kinds}
-        result[f"seed {seed}"] = by_kind | {"all": figures(answered)}
+        result[f"seed {seed}"] = {
+            "kinds": by_kind | {"all": figures(answered)},
+            "citing_two": {system: citing_two(pairs) for system, pairs in by_system.items()},
+        }
     out = ROOT / "benchmarks" / "results" / f"passed-on-{arguments.profile}.json"
     out.write_text(json.dumps(result, indent=1) + "\n")
     write_section("passed on", table(list(result.values())))
@@ -70,6 +77,12 @@ def figures(answered: Sequence[tuple[Example, Trace]]) -> dict:
     }
 
 
+def citing_two(answered: Sequence[tuple[Example, Trace]]) -> dict:
+    """Of the prompts that hold both documents of a question on two: how many outputs cite at least two."""
+    whole = [trace for example, trace in answered if len(example.relevant) == 2 and set(trace.kept) >= example.relevant]
+    return {"prompts": len(whole), "citing": sum(len(trace.cited) >= 2 for trace in whole)}
+
+
 def best(shown: Sequence[str], relevant: Collection[str]) -> float:
     """nDCG of the best order of what is shown."""
     return ndcg(sorted(shown, key=lambda document: document not in relevant), relevant, CUT)
@@ -77,6 +90,11 @@ def best(shown: Sequence[str], relevant: Collection[str]) -> float:
 
 def table(runs: Sequence[dict]) -> str:
     """Markdown: a row per kind of question, means over the seeds; exact match over the questions of all seeds."""
+    cited = []
+    for system in SYSTEMS:
+        parts = [run["citing_two"][system] for run in runs]
+        cited.append(f"{system} {sum(p['citing'] for p in parts)} of {sum(p['prompts'] for p in parts)}")
+    runs = [run["kinds"] for run in runs]
     heads = [f"all its documents in {size}" for size in SIZES]
     lines = [f"| kind | questions | {' | '.join(heads)} | exact match, all seen | exact match, not all seen |"]
     lines.append("|---" * (len(SIZES) + 4) + "|")
@@ -92,7 +110,13 @@ def table(runs: Sequence[dict]) -> str:
         f"{size} documents {np.mean([run['all'][f'best_ndcg@{CUT}'][size] for run in runs]):.3f}" for size in SIZES
     ]
     return "\n".join(
-        [*lines, "", f"The best nDCG@{CUT} that any order of what stage 1 passes on could reach: {', '.join(bounds)}."]
+        [
+            *lines,
+            "",
+            f"The best nDCG@{CUT} that any order of what stage 1 passes on could reach: {', '.join(bounds)}.",
+            "",
+            f"Prompts with both documents of a question on two whose outputs cite two or more: {', '.join(cited)}.",
+        ]
     )
 
 

@@ -155,7 +155,7 @@ def table_stage2(runs: list[dict]) -> str:
     gains = []
     for run in runs:
         shown = []
-        for figure, name in (("ndcg@5", "nDCG@5"), ("exact_match", "exact match")):
+        for figure, name in (("ndcg@5", "nDCG@5"), ("source_f1", "source F1"), ("exact_match", "exact match")):
             gain = run["difference"][figure]
             shown.append(f"{name} {gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})")
         gains.append(f"seed {run['seed']}: {', '.join(shown)}")

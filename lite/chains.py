@@ -24,6 +24,7 @@ def compose_chain(
     documents: Sequence[Document],
     document_chars: int,
     captions: Mapping[str, str] = NO_CAPTIONS,
+    best_first: Sequence[int] = (),
 ) -> str:
     """The completion that the labels of `example` call for.
 
@@ -32,6 +33,8 @@ def compose_chain(
         documents: As the prompt numbers them. Where none is relevant, the answer is `not in the documents`.
         document_chars: As in the prompt: a chain quotes nothing that the prompt does not show.
         captions: What is seen on images, by document id. Of a relevant image the chain says this before it answers.
+        best_first: The numbers of the documents in the order in which `<rank>` names those that help: labels do not
+            tell which of them matters most. By default as the prompt numbers them.
 
     Raises:
         LiteError: A document is relevant, but the first answer is missing or blank.
@@ -51,7 +54,8 @@ def compose_chain(
         others = [documents[i - 1] for i in helpful if i != number]
         fact = found_fact(example, document, others, document_chars, captions)
         thoughts.append(f"[{number}] {title} {HELPS}: {quote(fact)}" if fact else f"[{number}] {title} {HELPS}.")
-    rank = " > ".join(f"[{number}]" for number in helpful) or NONE
+    ranked = [number for number in best_first if number in helpful] if best_first else helpful
+    rank = " > ".join(f"[{number}]" for number in ranked) or NONE
     return f"<think>{' '.join(thoughts)}</think>\n<rank>{rank}</rank>\n<answer>{answer}</answer>"
 
 

@@ -128,17 +128,23 @@ def fill(
     config: Stage2Config,
     rng: random.Random,
 ) -> list[Row]:
-    """Prompts of everything relevant and the best-scored others that stage 1's filter lets through, shuffled."""
+    """Prompts of everything relevant and the best-scored others that stage 1's filter lets through, shuffled.
+
+    Of `as_filtered_share`, prompts as they will be in use: what the filter lets through and nothing else.
+    """
     rows = []
+    n = config.max_documents
     for number, (pool, of_pool) in enumerate(zip(pools, scores, strict=True)):
         relevant = [i for i, document in enumerate(pool.documents) if document.id in pool.example.relevant]
-        relevant = relevant[: config.max_documents]
+        relevant = relevant[:n]
         others = [i for i, document in enumerate(pool.documents) if document.id not in pool.example.relevant]
         passed = [i for i in select(of_pool, threshold, max_kept, len(of_pool))[0] if i in others]
         if others and rng.random() < config.unanswerable_share:
-            kept = (passed or others)[: config.max_documents]
+            kept = (passed or others)[:n]
+        elif rng.random() < config.as_filtered_share and (filtered := select(of_pool, threshold, max_kept, n)[0]):
+            kept = filtered
         else:
-            kept = relevant + passed[: config.max_documents - len(relevant)]
+            kept = relevant + passed[: n - len(relevant)]
         best_first = [pool.documents[i] for i in sorted(kept, key=lambda i: -of_pool[i])]
         rows.append(Row(arrange(pool.example.question, best_first, config.seed + number), pool.example))
     rng.shuffle(rows)
@@ -187,7 +193,12 @@ def prompt_dataset(rows: Sequence[Row], config: Stage2Config, captions: Mapping[
             "images": [images[i] for i in batch["row"]],
         }
         if captions is not None:
-            said = [compose_chain(r.example, r.listing.documents, config.document_chars, captions) for r in drawn]
+            said = [
+                compose_chain(
+                    r.example, r.listing.documents, config.document_chars, captions, best_first=r.listing.stage1_order
+                )
+                for r in drawn
+            ]
             return columns | {"completion": [[{"role": "assistant", "content": text}] for text in said]}
         return columns | {
             "stage1_order": [list(r.listing.stage1_order) for r in drawn],

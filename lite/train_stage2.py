@@ -90,6 +90,13 @@ class Stage2Config(RunConfig):
     unanswerable_share: float = field(
         default=0.05, metadata={"help": "Share of the prompts that hold no relevant document."}
     )
+    as_filtered_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the prompts that hold what stage 1 lets through and nothing else, as in use: a relevant "
+            "document may be missing. The others hold all relevant documents."
+        },
+    )
     cold_start_steps: int = field(
         default=0,
         metadata={"help": "Supervised steps on chains composed from the labels, before GRPO. Instruct models need 0."},
@@ -110,6 +117,8 @@ class Stage2Config(RunConfig):
             raise ValueError(f"max_documents is {self.max_documents}; a prompt needs at least one document.")
         if not 0 <= self.unanswerable_share < 1:
             raise ValueError(f"unanswerable_share is a share, from 0 to below 1, not {self.unanswerable_share}.")
+        if not 0 <= self.as_filtered_share <= 1:
+            raise ValueError(f"as_filtered_share is a share, from 0 to 1, not {self.as_filtered_share}.")
 
 
 def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Console) -> Path:

@@ -57,6 +57,15 @@ def test_a_chain_says_of_each_document_whether_it_helps_and_what_it_contributes(
     )
 
 
+def test_the_rank_names_what_helps_best_first():
+    both = example({"f", "t"})
+    documents = [OTHER, FLAG, TEXT]
+    assert "<rank>[2] > [3]</rank>" in compose_chain(both, documents, CHARS)
+    chain = compose_chain(both, documents, CHARS, best_first=(1, 3, 2))
+    assert "<rank>[3] > [2]</rank>" in chain
+    assert is_perfect(chain, both, documents, stage1_order=[1, 3, 2])
+
+
 def test_where_nothing_is_relevant_the_chain_dismisses_all_and_refuses():
     for relevant in ({"t"}, set()):
         chain = compose_chain(example(relevant), [OTHER, FLAG], CHARS)

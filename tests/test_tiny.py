@@ -23,7 +23,7 @@ from lite.tiny.drawing import BANDS, SHADES, SYMBOLS
 from lite.tiny.model import build_model, build_processor, tokenizer_corpus
 from lite.tiny.probe import Figure, probe, read_probe
 from lite.tiny.questions import flag_question
-from lite.tiny.skills import Batcher, relevance_row
+from lite.tiny.skills import Batcher, picking_row, relevance_row
 from lite.tiny.training import nf4_rounded
 from lite.tiny.world import World, train_countries, train_documents
 
@@ -166,6 +166,24 @@ def test_made_up_questions_have_the_answer_that_the_flag_shows():
             assert flag.colors[bands.index(question.split()[4])] == answer
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_of_several_flags_the_numbered_one_is_described(seed):
+    world = World(random.Random(seed), 40)
+    row = picking_row(world, (1, 6))
+    *listed, request = row.messages[0]["content"]
+    number = int(re.fullmatch(r"Describe \[(\d)\]\.", request["text"]).group(1))
+    headings = [part["text"].strip() for part in listed if part.get("text", "").strip()]
+    assert len(row.images) == len(headings) == sum(part["type"] == "image" for part in listed)
+    [flag] = {flag for flag in world.flags if flag.open == row.images[number - 1]}
+    assert row.completion == f" {headings[number - 1]} helps: {flag.description()}."
+
+
+def test_looping_names_repeat_their_syllables():
+    names = World(random.Random(0), 1).names
+    drawn = [names.looping(random.Random(seed)).lower().replace(" ", "") for seed in range(200)]
+    assert sum(re.search(r"(..+)\1|(..+).*\2", name) is not None for name in drawn) > 150
+
+
 def test_stage_2_rows_are_well_formed_and_end_in_the_answer():
     world = World(random.Random(0), 40)
     for _ in range(60):
@@ -224,13 +242,9 @@ def test_a_base_that_passes_replaces_the_old_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("LITE_REBUILD" not in os.environ, reason="set LITE_REBUILD=1 for the full build: 70 minutes")
-def test_the_script_makes_the_committed_weights(tmp_path):
-    """Sums differ in their last bits between torch versions and kinds of CPU."""
-    report = json.loads((TINY / "probe.json").read_text(encoding="utf-8"))
-    here = (torch.__version__, torch.backends.cpu.get_cpu_capability())
-    if here != (report["torch"], report["cpu"]):
-        pytest.skip(f"The weights were made with torch {report['torch']} on {report['cpu']}, this is {here}.")
-    out = tmp_path / "weights"
-    tiny_build.build(out, seed=report["seed"])
-    assert (out / "model.safetensors").read_bytes() == (TINY / "model.safetensors").read_bytes()
+@pytest.mark.skipif("LITE_REBUILD" not in os.environ, reason="set LITE_REBUILD=1 for the full build: two hours")
+def test_the_script_makes_weights_as_good_as_the_committed_ones(tmp_path):
+    """Not the same bits: sums differ in the last ones between torch versions and kinds of CPU."""
+    built = {figure.skill: figure.figure for figure in tiny_build.build(tmp_path / "weights", seed=0)}
+    for committed in read_probe(TINY / "probe.json"):
+        assert built[committed.skill] >= committed.figure - 0.1, committed.skill

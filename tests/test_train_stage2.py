@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -22,8 +24,9 @@ from lite.adapters import STAGE1, STAGE2, activate, load_stack, read_card
 from lite.callbacks import read_metrics
 from lite.evaluate_stage2 import read_predictions
 from lite.models import ModelConfig, load_model, lora_config
+from lite.prompts import parse_stage2
 from lite.schema import LiteError, Trace
-from lite.stage2_rows import prompt_dataset, unscored_rows
+from lite.stage2_rows import draw_pools, fill, prompt_dataset, unscored_rows
 from lite.train_stage2 import Stage2Config, caption
 
 SMALL = [
@@ -96,6 +99,7 @@ def test_killed_run_ends_with_the_adapter_of_an_unbroken_one(parent: Path, tmp_p
         (["--stage1_adapter", "/nowhere"], "/nowhere does not exist. Train stage 1 first"),
         (["--adapter_mode", "melt"], "adapter_mode"),
         (["--unanswerable_share", "1.5"], "unanswerable_share is a share"),
+        (["--as_filtered_share", "-1"], "as_filtered_share is a share"),
         (["--max_documents", "0"], "max_documents is 0"),
     ],
 )
@@ -139,6 +143,8 @@ def test_cold_start_imitates_what_the_bare_base_sees_on_relevant_images() -> Non
     for row, [turn] in zip(rows, chains, strict=True):
         for i in row.example.relevant & set(captions) & {d.id for d in row.listing.documents}:
             assert f": {captions[i]}." in turn["content"]
+        by_stage1 = [number for number in row.listing.stage1_order if number in row.relevant()]
+        assert parse_stage2(turn["content"], len(row.listing.documents)).ranking == tuple(by_stage1)
     assert "completion" not in prompt_dataset(rows, config)[:1]
 
 
@@ -156,6 +162,24 @@ def test_prompts_hold_everything_relevant_or_nothing(tmp_path: Path) -> None:
         assert len(row.relevant()) in (0, len(row.example.relevant))
     firsts = [row.relevant()[0] for row in rows if len(row.relevant()) == 1 and len(row.listing.documents) == 5]
     assert {1, 2, 3, 4, 5} == set(firsts), "the place in the prompt must not tell what is relevant"
+
+
+def test_prompts_as_filtered_hold_what_stage_1_lets_through_and_nothing_else(tmp_path: Path) -> None:
+    config = Stage2Config(
+        output_dir=str(tmp_path), max_documents=4, unanswerable_share=0.0, as_filtered_share=1.0, use_cpu=True,
+        bf16=False, limit=40,
+    )  # fmt: skip
+    rng = random.Random(0)
+    pools = draw_pools(config, rng)
+    scores = [np.array([rng.random() for _ in pool.documents]) for pool in pools]
+    scores[0][:] = 0.1  # nothing gets through: such a prompt holds what is relevant
+    by_example = {row.example.id: row for row in fill(pools, scores, 0.5, 3, config, rng)}
+    for pool, of_pool in zip(pools, scores, strict=True):
+        shown = {document.id for document in by_example[pool.example.id].listing.documents}
+        best = sorted(range(len(of_pool)), key=lambda i: -of_pool[i])[:3]
+        through = {pool.documents[i].id for i in best if of_pool[i] >= 0.5}
+        assert shown == (through or pool.example.relevant)
+    assert any(len(row.relevant()) == 1 < len(row.example.relevant) for row in by_example.values())
 
 
 def evaluate(parent: Path, results: Path, *changes: str) -> int:

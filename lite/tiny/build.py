@@ -21,16 +21,26 @@ Skills form only on short and dense rows; taught all at once on long prompts, no
    the model will be loaded.
 6. *More*, and 7. *Settle2*: the same once again, now with chains that say what is on a flag before they answer from it,
    and with sequences that repeat few tokens, so that names like Antananarivo are copied to their end.
+8. *One of two*, and 9. *One of four*: several numbered flags, one of which is to be described. Taught whole chains
+   alone, the base described all flags of a prompt alike. Rows that ask for one flag form the skill far faster than
+   rows that list all.
+10. *Long prompts*, 11. *Settle3*, 12. *More documents* and 13. *Settle4*: again whole chains, over up to seven
+    documents, which phases 8 and 9 had half forgotten.
+14. *Names*: a third of all names repeat their syllables, and no question takes two documents. Loops within a name were
+    most of what was malformed; and how two documents go together is left for stage 2 to bring out.
 
-About 70 minutes on a busy machine, half of a core. Reached with seed 0, on unseen countries and in NF4: name matching
-1.00, band colours 1.00, copying 1.00, reading one document .95, answering from one flag .83. With five documents in the
-prompt .88 of the chains are well formed and .50 of the answers to one-hop questions are right (`weights/probe.json`).
-A build that described flags and drilled repetitions from the second phase on, with fewer two-hop questions and 1,980
-steps in place of 2,110, ended lower: .76 and .35.
+The first seven phases take 70 minutes on a busy machine with half of a core, the others 45 with a core of their own.
+Reached with seed 0, on unseen countries and in NF4: name matching 1.00, band colours 1.00, copying 1.00, reading one
+document .91, answering from one flag .84. With five documents in the prompt .95 of the chains are well formed and .62
+of the answers to one-hop questions are right (`weights/probe.json`); after phase 7 these two were .88 and .50. A build
+that described flags and drilled repetitions from the second phase on, with fewer two-hop questions and 1,980 steps in
+place of the first seven phases' 2,110, ended lower: .76 and .35.
 
 The countries are made up (`lite.tiny.world`), their texts are those of the train split with other names. The same seed
 gives the same weights, bit by bit, on the same torch and kind of CPU; one thread, counted steps, no clock, and each
-phase draws anew, so that `--keep FOLDER` can go on from the weights of an earlier phase. The probe
+phase draws anew, so that `--keep FOLDER` can go on from the weights of an earlier phase. (The committed weights did so
+on another kind of CPU after phase 7, see `cpu` in `weights/probe.json`: a rebuild comes close, but not to the bit.) The
+probe
 (`lite.tiny.probe`) reads the written folder through `lite.models.load_model`, and a base that fails is not written.
 """
 
@@ -147,6 +157,126 @@ CURRICULUM = (
         documents=(1, 5),
         two_hop=0.12,
         loops=True,
+        described=True,
+        rounded=True,
+    ),
+    Phase(
+        "one of two",
+        steps=300,
+        learning_rate=1.5e-3,
+        final_share=0.6,
+        copying=2,
+        describing=4,
+        picking=48,
+        flags=(1, 2),
+        matching=4,
+        title_only=0.5,
+    ),
+    Phase(
+        "one of four",
+        steps=300,
+        learning_rate=1.5e-3,
+        final_share=0.6,
+        copying=2,
+        describing=4,
+        picking=48,
+        flags=(2, 4),
+        matching=4,
+        title_only=0.5,
+    ),
+    Phase(
+        "long prompts",
+        steps=250,
+        learning_rate=1.2e-3,
+        final_share=0.5,
+        repeating=4,
+        copying=3,
+        describing=4,
+        picking=10,
+        flags=(1, 6),
+        reading=6,
+        matching=8,
+        answering=16,
+        title_only=0.4,
+        documents=(1, 7),
+        loops=True,
+        described=True,
+    ),
+    Phase(
+        "settle3",
+        steps=250,
+        learning_rate=1.0e-3,
+        final_share=0.03,
+        repeating=4,
+        copying=3,
+        describing=4,
+        picking=6,
+        flags=(1, 6),
+        reading=6,
+        matching=8,
+        answering=16,
+        title_only=0.1,
+        documents=(1, 7),
+        loops=True,
+        described=True,
+        rounded=True,
+    ),
+    Phase(
+        "more documents",
+        steps=260,
+        learning_rate=1.2e-3,
+        final_share=0.5,
+        repeating=4,
+        copying=3,
+        describing=4,
+        picking=6,
+        flags=(1, 4),
+        reading=8,
+        matching=8,
+        answering=16,
+        title_only=0.3,
+        documents=(1, 6),
+        two_hop=0.06,
+        loops=True,
+        described=True,
+    ),
+    Phase(
+        "settle4",
+        steps=260,
+        learning_rate=1.0e-3,
+        final_share=0.03,
+        repeating=4,
+        copying=3,
+        describing=4,
+        picking=5,
+        flags=(1, 5),
+        reading=8,
+        matching=8,
+        answering=16,
+        title_only=0.1,
+        documents=(1, 6),
+        two_hop=0.06,
+        loops=True,
+        described=True,
+        rounded=True,
+    ),
+    Phase(
+        "names",
+        steps=300,
+        learning_rate=1.0e-3,
+        final_share=0.03,
+        repeating=8,
+        copying=6,
+        describing=4,
+        picking=5,
+        flags=(1, 5),
+        reading=12,
+        matching=8,
+        answering=16,
+        title_only=0.1,
+        documents=(1, 5),
+        loops=True,
+        looping_names=0.3,
         described=True,
         rounded=True,
     ),

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from transformers import ProcessorMixin
 
-from lite.prompts import NO, YES, caption_prompt, clip, stage1_prompt
+from lite.prompts import HELPS, NO, YES, caption_prompt, clip, stage1_prompt
 from lite.schema import Document
 from lite.tiny.drawing import BANDS, SYMBOLS
 from lite.tiny.questions import one_hop
@@ -27,6 +27,8 @@ RIGHT_COUNTRY = 0.18  # ... with another document of the right country
 SIMILAR_NAME = 0.15  # ... with one of a country of similar name; the rest: of any other country
 SAME_TOPIC = 0.6  # share of other countries' documents that are of the right one's topic
 DESCRIBE = "Describe the flag."
+UNTITLED = 0.5  # share of the rows with several flags that number them without a title
+LOOPING = 0.3  # share of the names in the others that repeat syllables
 
 ImageSource = Callable[[], Image.Image]
 
@@ -155,6 +157,31 @@ def reading_row(world: World) -> Row:
     asked = one_hop(world, world.country())
     [document] = asked.relevant
     return read_prompt(document, asked.question, f" {asked.answer}")
+
+
+def picking_row(world: World, n_flags: tuple[int, int]) -> Row:
+    """Numbered flags, one of which is to be described, in the words of a stage 2 chain.
+
+    A chain must find the image that belongs to a number. From whole chains this does not form: few of their tokens
+    depend on it. Half of the rows leave out the titles, and the number alone leads to the image.
+
+    Args:
+        n_flags: The least and the most.
+    """
+    rng = world.rng
+    untitled = rng.random() < UNTITLED
+    content: list[dict] = []
+    chains, flags = [], []
+    for number in range(1, rng.randint(*n_flags) + 1):
+        name = (world.names.looping if rng.random() < LOOPING else world.names.name)(rng)
+        heading = f"[{number}]" if untitled else f"[{number}] Flag of {name}"
+        flag = rng.choice(world.flags)
+        flags.append(flag.open)
+        content += [{"type": "text", "text": f"{heading}\n"}, {"type": "image"}, {"type": "text", "text": "\n"}]
+        chains.append(f" {heading} {HELPS}: {flag.description()}.")
+    wanted = rng.randrange(len(chains))
+    content.append({"type": "text", "text": f"Describe [{wanted + 1}]."})
+    return Row([{"role": "user", "content": content}], chains[wanted], tuple(flags))
 
 
 def read_prompt(document: Document, question: str, completion: str = "") -> Row:

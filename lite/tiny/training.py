@@ -18,7 +18,7 @@ from lite.prompts import HELPS, HELPS_NOT
 from lite.tiny.answering import answering_row
 from lite.tiny.drawing import SHADES
 from lite.tiny.model import HIDDEN, SPECIAL_TOKENS
-from lite.tiny.skills import Batcher, Row, copying_row, describing_row, matching_row, reading_row
+from lite.tiny.skills import Batcher, Row, copying_row, describing_row, matching_row, picking_row, reading_row
 from lite.tiny.world import World
 
 logger = logging.getLogger(__name__)
@@ -37,12 +37,14 @@ class Phase:
         steps: Optimiser steps.
         learning_rate: At its beginning, after a short warm-up.
         final_share: What is left of the learning rate at its end (linear decay).
-        repeating, copying, describing, reading, matching, answering: Rows of each skill in every step.
+        repeating, copying, describing, picking, reading, matching, answering: Rows of each skill in every step.
         title_only: Share of stage 1 texts, and of irrelevant stage 2 texts, that are cut down to their title.
         documents: The least and the most in a stage 2 prompt.
+        flags: The least and the most that one is picked from.
         two_hop: Share of stage 2 questions that take two documents.
         loops: Half of the repeated sequences are made of two to five different tokens only, as `Antananarivo` is: who
             looks at no more than the last token does not find out of such a name.
+        looping_names: Share of the names that repeat their syllables, as `Addis Ababa` does.
         described: Chains quote the description of a flag before they answer from it.
         rounded: Train through NF4 rounding, see `nf4_rounded`.
     """
@@ -54,13 +56,16 @@ class Phase:
     repeating: int = 0
     copying: int = 0
     describing: int = 0
+    picking: int = 0
     reading: int = 0
     matching: int = 0
     answering: int = 0
     title_only: float = 0.0
     documents: tuple[int, int] = (1, 5)
+    flags: tuple[int, int] = (1, 2)
     two_hop: float = 0.0
     loops: bool = False
+    looping_names: float = 0.0
     described: bool = False
     rounded: bool = False
 
@@ -97,6 +102,7 @@ class Trainer:
         Draws and optimiser start afresh, so that a build which goes on from kept weights equals an unbroken one.
         """
         self.world.rng = random.Random(f"{self.seed} {phase.name}")
+        self.world.names.looping_share = phase.looping_names
         self.helper = torch.nn.Linear(HIDDEN, 1)
         torch.nn.init.zeros_(self.helper.weight)
         torch.nn.init.zeros_(self.helper.bias)
@@ -141,6 +147,9 @@ class Trainer:
         ):
             if count:
                 yield skill, self._language_loss(*self.batcher.training_batch([draw(world) for _ in range(count)]))
+        if phase.picking:
+            rows = [picking_row(world, phase.flags) for _ in range(phase.picking)]
+            yield "picking", self._chain_loss(*self.batcher.training_batch(rows))
         for half in _halves([matching_row(world, phase.title_only) for _ in range(phase.matching)]):
             inputs, learned = self.batcher.training_batch(half)
             yield "matching", self._language_loss(inputs, learned) / 2 + self._helper_loss(inputs["input_ids"]) / 2

@@ -95,6 +95,7 @@ class NameMaker:
     """Draws names that sound like those of the train countries, their capitals and peaks."""
 
     def __init__(self) -> None:
+        self.looping_share = 0.0
         names = [n for f in train_facts().values() for n in (f.name, f.capital, f.peak) if n]
         self.words = [word for name in names for word in name.split() if len(word) > 3]
         self.following: dict[str, list[str]] = defaultdict(list)
@@ -104,7 +105,9 @@ class NameMaker:
                 self.following[letters[i : i + 2]].append(letters[i + 2])
 
     def name(self, rng: random.Random) -> str:
-        """One word, or a form such as `Port {}` around one or two words."""
+        """One word, or a form such as `Port {}` around one or two words; or, of `looping_share`, see `looping`."""
+        if self.looping_share and rng.random() < self.looping_share:
+            return self.looping(rng)
         if rng.random() < 0.6:
             return self.word(rng)
         form = rng.choice(NAME_FORMS)
@@ -118,6 +121,12 @@ class NameMaker:
         if kind < 0.75:
             return "".join(rng.choice(ONSETS) + rng.choice(RIMES) for _ in range(rng.randint(2, 4))).capitalize()
         return rng.choice(self.words)
+
+    def looping(self, rng: random.Random) -> str:
+        """One or two words of few syllables that come again, as in `Antananarivo` or `Addis Ababa`."""
+        few = [rng.choice(ONSETS) + rng.choice(RIMES) for _ in range(rng.randint(2, 3))]
+        words = ("".join(rng.choices(few, k=rng.randint(2, 5))) for _ in range(rng.choice([1, 1, 2])))
+        return " ".join(words).title()
 
     def _chained(self, rng: random.Random) -> str:
         letters = "^^"
