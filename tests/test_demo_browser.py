@@ -151,8 +151,11 @@ def trace_of(page: Page) -> Trace:
 
 
 def open_details(page: Page) -> None:
-    if not page.locator("#details pre, #details .hint").first.is_visible():
+    """Open the last part of the page; wait until it is, or a second call would take it for closed and close it."""
+    load = page.locator("#load")
+    if not load.is_visible():
         page.locator("#details button").first.click()
+        expect(load).to_be_visible()
 
 
 def load_trace(page: Page, path: Path) -> None:
