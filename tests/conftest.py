@@ -91,7 +91,7 @@ def static_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     from tokenizers import Tokenizer
 
     folder = tmp_path_factory.mktemp("static")
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # or which documents are alike would be another matter in every run
     tokenizer = Tokenizer.from_file(str(TINY / "tokenizer.json"))
     SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=64)], device="cpu").save(str(folder))
     return str(folder)
