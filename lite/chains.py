@@ -54,7 +54,7 @@ def compose_chain(
         others = [documents[i - 1] for i in helpful if i != number]
         fact = found_fact(example, document, others, document_chars, captions)
         thoughts.append(f"[{number}] {title} {HELPS}: {quote(fact)}" if fact else f"[{number}] {title} {HELPS}.")
-    ranked = [number for number in best_first if number in helpful] if best_first else helpful
+    ranked = sorted(helpful, key=best_first.index) if best_first else helpful
     rank = " > ".join(f"[{number}]" for number in ranked) or NONE
     return f"<think>{' '.join(thoughts)}</think>\n<rank>{rank}</rank>\n<answer>{answer}</answer>"
 

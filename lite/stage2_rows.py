@@ -138,11 +138,12 @@ def fill(
         relevant = [i for i, document in enumerate(pool.documents) if document.id in pool.example.relevant]
         relevant = relevant[:n]
         others = [i for i, document in enumerate(pool.documents) if document.id not in pool.example.relevant]
-        passed = [i for i in select(of_pool, threshold, max_kept, len(of_pool))[0] if i in others]
+        through, _ = select(of_pool, threshold, max_kept, len(of_pool))
+        passed = [i for i in through if i in others]
         if others and rng.random() < config.unanswerable_share:
             kept = (passed or others)[:n]
-        elif rng.random() < config.as_filtered_share and (filtered := select(of_pool, threshold, max_kept, n)[0]):
-            kept = filtered
+        elif rng.random() < config.as_filtered_share and through:
+            kept = through[:n]
         else:
             kept = relevant + passed[: n - len(relevant)]
         best_first = [pool.documents[i] for i in sorted(kept, key=lambda i: -of_pool[i])]

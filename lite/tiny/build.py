@@ -40,8 +40,8 @@ The countries are made up (`lite.tiny.world`), their texts are those of the trai
 gives the same weights, bit by bit, on the same torch and kind of CPU; one thread, counted steps, no clock, and each
 phase draws anew, so that `--keep FOLDER` can go on from the weights of an earlier phase. (The committed weights did so
 on another kind of CPU after phase 7, see `cpu` in `weights/probe.json`: a rebuild comes close, but not to the bit.) The
-probe
-(`lite.tiny.probe`) reads the written folder through `lite.models.load_model`, and a base that fails is not written.
+probe (`lite.tiny.probe`) reads the written folder through `lite.models.load_model`, and a base that fails is not
+written.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ import logging
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -67,6 +68,37 @@ from lite.tiny.training import Phase, Trainer
 
 logger = logging.getLogger(__name__)
 
+PICKING = Phase(
+    "one of two",
+    steps=300,
+    learning_rate=1.5e-3,
+    final_share=0.6,
+    copying=2,
+    describing=4,
+    picking=48,
+    flags=(1, 2),
+    matching=4,
+    title_only=0.5,
+)
+LONG = Phase(
+    "long prompts",
+    steps=250,
+    learning_rate=1.2e-3,
+    final_share=0.5,
+    repeating=4,
+    copying=3,
+    describing=4,
+    picking=10,
+    flags=(1, 6),
+    reading=6,
+    matching=8,
+    answering=16,
+    title_only=0.4,
+    documents=(1, 7),
+    loops=True,
+    described=True,
+)
+SETTLED = replace(LONG, learning_rate=1.0e-3, final_share=0.03, title_only=0.1, rounded=True)
 CURRICULUM = (
     Phase("copy", 260, 2e-3, 0.5, repeating=16, copying=14, describing=16, matching=6, title_only=1.0),
     Phase(
@@ -160,125 +192,33 @@ CURRICULUM = (
         described=True,
         rounded=True,
     ),
-    Phase(
-        "one of two",
-        steps=300,
-        learning_rate=1.5e-3,
-        final_share=0.6,
-        copying=2,
-        describing=4,
-        picking=48,
-        flags=(1, 2),
-        matching=4,
-        title_only=0.5,
-    ),
-    Phase(
-        "one of four",
-        steps=300,
-        learning_rate=1.5e-3,
-        final_share=0.6,
-        copying=2,
-        describing=4,
-        picking=48,
-        flags=(2, 4),
-        matching=4,
-        title_only=0.5,
-    ),
-    Phase(
-        "long prompts",
-        steps=250,
-        learning_rate=1.2e-3,
-        final_share=0.5,
-        repeating=4,
-        copying=3,
-        describing=4,
-        picking=10,
-        flags=(1, 6),
-        reading=6,
-        matching=8,
-        answering=16,
-        title_only=0.4,
-        documents=(1, 7),
-        loops=True,
-        described=True,
-    ),
-    Phase(
-        "settle3",
-        steps=250,
-        learning_rate=1.0e-3,
-        final_share=0.03,
-        repeating=4,
-        copying=3,
-        describing=4,
-        picking=6,
-        flags=(1, 6),
-        reading=6,
-        matching=8,
-        answering=16,
-        title_only=0.1,
-        documents=(1, 7),
-        loops=True,
-        described=True,
-        rounded=True,
-    ),
-    Phase(
-        "more documents",
+    PICKING,
+    replace(PICKING, name="one of four", flags=(2, 4)),
+    LONG,
+    replace(SETTLED, name="settle3", picking=6),
+    replace(
+        LONG,
+        name="more documents",
         steps=260,
-        learning_rate=1.2e-3,
-        final_share=0.5,
-        repeating=4,
-        copying=3,
-        describing=4,
         picking=6,
         flags=(1, 4),
         reading=8,
-        matching=8,
-        answering=16,
         title_only=0.3,
         documents=(1, 6),
         two_hop=0.06,
-        loops=True,
-        described=True,
     ),
-    Phase(
-        "settle4",
-        steps=260,
-        learning_rate=1.0e-3,
-        final_share=0.03,
-        repeating=4,
-        copying=3,
-        describing=4,
-        picking=5,
-        flags=(1, 5),
-        reading=8,
-        matching=8,
-        answering=16,
-        title_only=0.1,
-        documents=(1, 6),
-        two_hop=0.06,
-        loops=True,
-        described=True,
-        rounded=True,
-    ),
-    Phase(
-        "names",
+    replace(SETTLED, name="settle4", steps=260, picking=5, flags=(1, 5), reading=8, documents=(1, 6), two_hop=0.06),
+    replace(
+        SETTLED,
+        name="names",
         steps=300,
-        learning_rate=1.0e-3,
-        final_share=0.03,
         repeating=8,
         copying=6,
-        describing=4,
         picking=5,
         flags=(1, 5),
         reading=12,
-        matching=8,
-        answering=16,
-        title_only=0.1,
         documents=(1, 5),
-        loops=True,
         looping_names=0.3,
-        described=True,
-        rounded=True,
     ),
 )
 
