@@ -21,7 +21,7 @@ from lite.datasets import flags
 from lite.evaluate_stage2 import read_predictions
 from lite.listwise import COLD_START, FULL, STAGE1_BASE
 from lite.metrics.answers import exact_match
-from lite.rewards import ndcg
+from lite.metrics.ranking import ndcg
 from lite.schema import Example, Trace
 
 ROOT = Path(__file__).parent.parent

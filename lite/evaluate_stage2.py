@@ -23,7 +23,8 @@ from lite.evaluate import plt as plots
 from lite.listwise import NOTHING_FOUND, Listing, arrange, select, trace
 from lite.metrics import bootstrap
 from lite.metrics.answers import answer_figures, answer_score, normalise
-from lite.rewards import ndcg, set_f1
+from lite.metrics.ranking import ndcg
+from lite.rewards import set_f1
 from lite.schema import Example, LiteError, Trace
 from lite.scoring import score
 

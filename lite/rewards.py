@@ -6,11 +6,11 @@ A completion is one assistant turn, `[{"role": "assistant", "content": text}]`; 
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from lite.metrics.answers import answer_score, exact_match, token_f1
+from lite.metrics.ranking import ndcg
 from lite.prompts import DISMISSAL, UNKNOWN, citations, parse_stage1, parse_stage2
 
 # ------------------------------------------------------------------------------------------------------------ stage 1
@@ -155,13 +155,6 @@ def discussion(reasoning: str) -> dict[int, str]:
 def final_order(ranked: Sequence[int], stage1_order: Sequence[int]) -> list[int]:
     """The ranked documents first, the others behind them in stage 1's order."""
     return [*ranked, *(number for number in stage1_order if number not in ranked)]
-
-
-def ndcg(order: Sequence, relevant: Collection, k: int | None = None) -> float:
-    """nDCG of an order with binary gains (Järvelin and Kekäläinen, 2002), cut at `k` or not at all."""
-    found = sum(1 / math.log2(place + 2) for place, item in enumerate(order[:k]) if item in relevant)
-    reachable = len(relevant) if k is None else min(k, len(relevant))
-    return found / sum(1 / math.log2(place + 2) for place in range(reachable))
 
 
 def set_f1(chosen: Sequence[int], relevant: Sequence[int]) -> float:

@@ -1,5 +1,8 @@
 """Ranking metrics against scikit-learn, hand-worked numbers and brute force."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -15,6 +18,7 @@ from lite.metrics.ranking import (
     compare,
     filter_quality,
     keep,
+    ndcg,
     ndcg_at,
     recall_at,
     summarise,
@@ -303,3 +307,18 @@ def test_comparison_of_other_questions_is_refused():
 def test_a_run_without_questions_is_refused():
     with pytest.raises(ValueError, match="question"):
         summarise([])
+
+
+def gain(order, relevant):
+    return sum((number in relevant) / math.log2(1 + place) for place, number in enumerate(order, start=1))
+
+
+@given(
+    st.integers(1, 5).flatmap(
+        lambda n: st.tuples(st.permutations(range(1, n + 1)), st.sets(st.integers(1, n), min_size=1))
+    )
+)
+def test_ndcg_is_the_gain_over_that_of_the_best_order(drawn):
+    order, relevant = drawn
+    best = max(gain(other, relevant) for other in itertools.permutations(order))
+    assert ndcg(order, list(relevant)) == pytest.approx(gain(order, relevant) / best)

@@ -1,6 +1,5 @@
 """What is rewarded: every known way to game a reward scores below an honest completion."""
 
-import itertools
 import math
 import random
 import re
@@ -326,21 +325,6 @@ def test_the_numbers_that_documents_happen_to_have_do_not_matter(row, rng):
     )
     moved = case | {name: [new[number] for number in case[name]] for name in ("stage1_order", "relevant")}
     assert scores(renumbered, moved) == pytest.approx(scores(text, case))
-
-
-def gain(order, relevant):
-    return sum((number in relevant) / math.log2(1 + place) for place, number in enumerate(order, start=1))
-
-
-@given(
-    st.integers(1, 5).flatmap(
-        lambda n: st.tuples(st.permutations(range(1, n + 1)), st.sets(st.integers(1, n), min_size=1))
-    )
-)
-def test_ndcg_is_the_gain_over_that_of_the_best_order(drawn):
-    order, relevant = drawn
-    best = max(gain(other, relevant) for other in itertools.permutations(order))
-    assert rewards.ndcg(order, list(relevant)) == pytest.approx(gain(order, relevant) / best)
 
 
 @given(st.sets(st.integers(1, 6)), st.sets(st.integers(1, 6), min_size=1))

@@ -6,7 +6,8 @@ unit of resampling, since the documents of one question are not independent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,11 +45,15 @@ def recall_at(question: Judged, k: int) -> float:
 
 
 def ndcg_at(question: Judged, k: int) -> float:
-    """nDCG with binary gains (Järvelin and Kekäläinen, 2002), cut at `k`."""
-    discounts = 1 / np.log2(np.arange(2, k + 2))
-    gains = question.labels[question.order()[:k]]
-    ideal = discounts[: min(k, int(question.labels.sum()))].sum()
-    return float((gains * discounts[: len(gains)]).sum() / ideal)
+    """nDCG of the order that the scores make, cut at `k`."""
+    return ndcg(question.order().tolist(), set(np.flatnonzero(question.labels).tolist()), k)
+
+
+def ndcg(order: Sequence, relevant: Collection, k: int | None = None) -> float:
+    """nDCG of an order with binary gains (Järvelin and Kekäläinen, 2002), cut at `k` or not at all."""
+    found = sum(1 / math.log2(place + 2) for place, item in enumerate(order[:k]) if item in relevant)
+    reachable = len(relevant) if k is None else min(k, len(relevant))
+    return found / sum(1 / math.log2(place + 2) for place in range(reachable))
 
 
 def summarise(questions: Sequence[Judged], threshold: float = 0.5, resamples: int = 1000, seed: int = 0) -> dict:
