@@ -101,11 +101,13 @@ def static_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A library's address in an S3-compatible store on this machine, with the environment that leads LanceDB to it."""
     import boto3
+    import requests
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     address = "http://{}:{}".format(*server.get_host_and_port())
+    requests.post(f"{address}/moto-api/reset", timeout=60)  # what an earlier server held outlives it in this process
     settings = {"ENDPOINT": address, "ALLOW_HTTP": "true", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}
     for name, value in {**settings, "REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
