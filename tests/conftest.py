@@ -107,7 +107,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     address = "http://{}:{}".format(*server.get_host_and_port())
-    requests.post(f"{address}/moto-api/reset", timeout=60)  # what an earlier server held outlives it in this process
+    # What an earlier server held outlives it in this process.
+    requests.post(f"{address}/moto-api/reset", timeout=60).raise_for_status()
     settings = {"ENDPOINT": address, "ALLOW_HTTP": "true", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}
     for name, value in {**settings, "REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
