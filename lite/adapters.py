@@ -9,11 +9,15 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import bitsandbytes as bnb
 import torch
 import yaml
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
@@ -22,6 +26,7 @@ from lite.schema import LiteError
 
 CARD = "lite.json"
 STAGE1, STAGE2 = "stage1", "stage2"
+MERGED_AT_MOST = 2**30  # bytes
 
 # ------------------------------------------------------------------------------------------------------ where they are
 
@@ -124,6 +129,42 @@ def active(model: PeftModel, names: Sequence[str]) -> Iterator[None]:
         activate(model, before)
         for parameter in learning:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Inside, each 4-bit layer is one matrix: its unpacked weights plus the adapters that act.
+
+    The same function, for reading only, and what acts must not change inside. A CPU unpacks a layer at every forward
+    and adds each adapter by two small products: a token at a time, that takes longer than all else together
+    (`benchmarks/merged.py`). Nothing happens on a GPU, whose kernels read packed weights, nor to a model that would
+    take more than `MERGED_AT_MOST` unpacked.
+    """
+    layers = {}  # by the module that is called: the 4-bit layer itself, or LoRA around it
+    for module in model.modules():
+        layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
+        if isinstance(layer, bnb.nn.Linear4bit) and layer not in layers.values():
+            layers[module] = layer
+    unpacked = 4 * sum(layer.in_features * layer.out_features for layer in layers.values())
+    if model.device.type != "cpu" or unpacked > MERGED_AT_MOST:
+        layers = {}
+    for module, layer in layers.items():
+        module.forward = partial(torch.nn.functional.linear, weight=_merged_weight(module, layer), bias=layer.bias)
+    try:
+        yield
+    finally:
+        for module in layers:
+            module.__dict__.pop("forward", None)
+
+
+@torch.no_grad()
+def _merged_weight(module: torch.nn.Module, layer: bnb.nn.Linear4bit) -> torch.Tensor:
+    weight = dequantize_module_weight(layer)
+    if isinstance(module, LoraLayer) and not module.disable_adapters:
+        for name in module.active_adapters:
+            if name in module.lora_A:
+                weight = weight + module.get_delta_weight(name)
+    return weight
 
 
 # ------------------------------------------------------------------------------------------------- weights and cards

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin, TextIteratorStreamer
 
+from lite.adapters import merged
 from lite.metrics.ranking import keep
 from lite.models import vision_tokens
 from lite.prompts import UNKNOWN, parse_stage2, stage2_prompt
@@ -113,7 +114,7 @@ def complete(
     settings = _greedy(model, processor, max_new_tokens)
     by_length = sorted(range(len(prompts)), key=lambda i: _length(prompts[i]))
     completions = [""] * len(prompts)
-    with evaluating(model):
+    with evaluating(model), merged(model):
         for start in range(0, len(by_length), batch_size):
             batch = by_length[start : start + batch_size]
             shown = [document for i in batch for document in documents[i]]
@@ -148,7 +149,7 @@ def say_streaming(
 
     def work() -> None:
         try:
-            with torch.inference_mode(), evaluating(model):
+            with torch.inference_mode(), evaluating(model), merged(model):
                 model.generate(**inputs, generation_config=settings, streamer=streamer, stopping_criteria=[stopped])
         except BaseException as error:  # raised again where the pieces are read
             failures.append(error)

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from lite import shared_prompt
+from lite.adapters import merged
 from lite.prompts import NO, YES, stage1_prompt
 from lite.schema import Document, LiteError
 
@@ -43,7 +44,7 @@ def score(
     shares = shared_prompt.base_of(model).config.model_type in shared_prompt.FAMILIES
     batches = _by_question(pairs, batch_size) if shares else _by_length(pairs, prompts, batch_size)
     scores = np.empty(len(pairs))
-    with evaluating(model), shared_prompt.attending(model) if shares else nullcontext():
+    with evaluating(model), merged(model), shared_prompt.attending(model) if shares else nullcontext():
         for batch in batches:
             inputs = encode(processor, [prompts[i] for i in batch], [pairs[i][1] for i in batch]).to(model.device)
             if shares:

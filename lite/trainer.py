@@ -33,7 +33,7 @@ from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import pad, selective_log_softmax, selective_log_softmax_and_entropy
 
 from lite import shared_prompt
-from lite.adapters import active, load_weights
+from lite.adapters import active, load_weights, merged
 from lite.distributed import for_processes, share_of_batch
 from lite.memory import GENERATING, LOADING, SCORING, TRAINING
 from lite.schema import LiteError
@@ -218,6 +218,7 @@ class StageTrainer(GRPOTrainer):
                 generation_kwargs=self.generation_kwargs,
             ) as model,
             torch.no_grad(),
+            merged(model),
         ):
             completions = shared_prompt.generate(
                 model, **inputs, vision=self._encoded.vision, group_size=group, generation_config=self.generation_config

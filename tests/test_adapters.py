@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import bitsandbytes as bnb
 import pytest
 import torch
 from datasets import Dataset
@@ -24,6 +26,7 @@ from lite.adapters import (
     find_adapters,
     load_stack,
     load_weights,
+    merged,
     read_card,
     save_adapter,
     stage1_of,
@@ -108,6 +111,46 @@ def test_active_is_what_acts_and_leaves_no_trace(random_folder: Path) -> None:
     assert len({tuple(value.flatten()[:4].tolist()) for value in [both, *seen.values()]}) == 4
     assert torch.equal(logits(model), both)
     assert learning(model) == {STAGE2}
+
+
+def test_merged_layers_say_what_the_stack_says_and_leave_no_trace(
+    random_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = stack(random_folder, fill_stage2=True)
+    unpacked = []
+    monkeypatch.setattr(bnb.nn.Linear4bit, "forward", count_calls(bnb.nn.Linear4bit.forward, unpacked))
+    for names in ([], [STAGE1], BOTH):
+        with active(model, names):
+            expected = logits(model)
+            unpacked.clear()
+            with merged(model):
+                torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-5)
+            assert not unpacked
+            assert torch.equal(logits(model), expected)
+            assert unpacked
+    with pytest.raises(RuntimeError, match="halfway"), merged(model):
+        raise RuntimeError("halfway")
+    assert not any("forward" in vars(module) for module in model.modules())
+    monkeypatch.setattr("lite.adapters.MERGED_AT_MOST", 1000)  # a model that would take too much stays packed
+    unpacked.clear()
+    with merged(model):
+        logits(model)
+    assert unpacked
+
+
+def test_merged_takes_a_base_without_adapters(random_folder: Path) -> None:
+    model, _ = load_model(ModelConfig(model_name_or_path=str(random_folder)))
+    expected = logits(model)
+    with merged(model):
+        torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-5)
+
+
+def count_calls(function: Callable, calls: list) -> Callable:
+    def counted(*args, **kwargs):
+        calls.append(function)
+        return function(*args, **kwargs)
+
+    return counted
 
 
 def test_bare_base_is_the_model_without_adapters(random_folder: Path) -> None:
