@@ -80,13 +80,16 @@ def share_of_batch(
 
 
 def for_processes(args: TrainingArguments) -> None:
-    """Let several processes train a LoRA adapter by more than one forward pass per step.
+    """Let several processes train a LoRA adapter by more than one forward pass per step; one process takes one GPU.
 
     Every weight that learns takes part in every pass, so none has to be looked for; and buffers, which nobody changes,
     must not be sent around at every pass: processes differ in how many passes their prompts take.
     """
     args.ddp_find_unused_parameters = False
     args.ddp_broadcast_buffers = False
+    # Where one process sees several GPUs, transformers multiplies the batch by their number, for a DataParallel that a
+    # 4-bit model does not get. TRL's sampler does not know of it, and most prompts would never be drawn.
+    args._n_gpu = min(1, args.n_gpu)
     if args.use_cpu and processes() > 1:
         _name_cpus()
 

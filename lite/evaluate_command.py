@@ -194,7 +194,12 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
     """Train what is missing of the recipe and its variants, and put all systems in one table. Returns its folder.
 
     Every variant is a run of its own, `ablation/<variant>/` beside the recipe's, from the same stage 1, seed and steps.
+
+    Raises:
+        LiteError: Data or adapters need the user, or this is one of several processes.
     """
+    if processes() > 1:
+        raise LiteError("--ablate trains one variant after the other in one process: start it without accelerate.")
     parent = Path(config.output_dir).parent
     table = Path(config.results or parent / "ablation")
     runs = {FULL: Path(config.output_dir)}
@@ -238,8 +243,8 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
 def variant(config: EvaluateConfig, changes: dict[str, str], folder: Path, stage1: str) -> Stage2Config:
     """The recipe's settings with some changed, as a run of its own."""
     fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(Stage2Config) if f.init}
-    # derived by TRL from the others; overwriting is for predictions here, not for runs that took hours
-    fields |= {"generation_batch_size": None, "overwrite": False}
+    # as the recipe has them, not as they were derived from it; overwriting is for predictions here, not for runs
+    fields |= config.of_recipe | {"generation_batch_size": None, "overwrite": False}
     fields |= {"output_dir": str(folder), "stage1_adapter": stage1}
     if "adapter_mode" in changes:
         fields["adapter_mode"] = changes["adapter_mode"]

@@ -23,6 +23,7 @@ from lite.chains import compose_chain
 from lite.datasets.pools import CONFUSABLE, SAMPLE, Corpus, draw_negative, relevant_documents
 from lite.datasets.problems import Problems
 from lite.datasets.sources import load_training_sets, without_unreadable
+from lite.distributed import processes
 from lite.evaluate_stage2 import stage1_scores
 from lite.listwise import Listing, arrange, select
 from lite.prompts import stage2_prompt
@@ -110,7 +111,8 @@ def draw_pools(config: Stage2Config, rng: random.Random) -> list[Pool]:
         logger.warning(problems.summary())
     if not asked:
         raise LiteError("There is no question with an answer to train on. Check --data and --limit.")
-    prompts_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps / config.num_generations
+    completions = config.per_device_train_batch_size * config.gradient_accumulation_steps * processes()
+    prompts_per_step = completions / config.num_generations
     usable = max(math.ceil(config.max_steps * prompts_per_step), config.cold_start_steps * config.cold_start_batch_size)
     if 0 < usable < len(asked) and config.max_steps > 0:
         asked = random.Random(config.seed).sample(asked, usable)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,10 @@ from hypothesis import strategies as st
 from lite import cli
 from lite.adapters import read_card
 from lite.callbacks import read_metrics
-from lite.distributed import share_of_batch
+from lite.distributed import for_processes, share_of_batch
+from lite.stage2_rows import draw_pools
+from lite.train_stage2 import Stage2Config
+from lite.trainer import StageConfig
 
 ROOT = Path(__file__).parents[1]
 RECIPE = str(ROOT / "recipes" / "tiny" / "stage1.yaml")
@@ -138,6 +142,28 @@ def test_shares_are_the_whole_batch_in_whole_groups(per_device: int, accumulatio
         assert rows * steps * count == per_device * accumulation
         assert rows * steps % group == 0
         assert rows <= per_device
+
+
+def test_one_process_takes_one_of_several_gpus(tmp_path: Path) -> None:
+    config = StageConfig(output_dir=str(tmp_path), per_device_train_batch_size=8, use_cpu=True, bf16=False)
+    config._n_gpu = 2  # what transformers counts where nobody hid the others
+    assert config.train_batch_size == 16  # and what most prompts would be lost by
+    for_processes(config)
+    assert config.train_batch_size == 8
+
+
+def test_processes_draw_the_prompts_of_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    for count in (1, 2, 4):
+        for module in ("distributed", "stage2_rows"):
+            monkeypatch.setattr(f"lite.{module}.processes", lambda count=count: count)
+        config = Stage2Config(
+            output_dir=str(tmp_path), max_steps=20, per_device_train_batch_size=8, gradient_accumulation_steps=4,
+            num_generations=8, use_cpu=True, bf16=False,
+        )  # fmt: skip
+        drawn.append([pool.example.id for pool in draw_pools(config, random.Random(0))])
+    assert len(drawn[0]) == 20 * 8 * 4 // 8
+    assert drawn[0] == drawn[1] == drawn[2]
 
 
 def settings(*changes: str) -> int:

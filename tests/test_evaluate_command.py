@@ -19,6 +19,9 @@ from official_files import (
 )
 
 from lite import cli
+from lite.evaluate_command import EvaluateConfig, variant
+from lite.models import ModelConfig
+from lite.train import resolved_settings
 
 RECIPE = str(Path(__file__).parents[1] / "recipes" / "tiny" / "stage2.yaml")
 
@@ -81,3 +84,26 @@ def test_broken_images_are_left_out_and_counted_on_request(tmp_path: Path, caplo
     (asked,) = [json.loads(line) for line in (tmp_path / "results" / "predictions.jsonl").read_text().splitlines()]
     assert not {str(RED), str(BLUE)} & set(asked["trace"]["retrieved"])
     assert str(GREEN) in asked["trace"]["retrieved"]
+
+
+def test_variants_of_an_ablation_have_the_recipes_settings_and_not_what_was_derived_from_them() -> None:
+    config = EvaluateConfig(
+        output_dir="runs/stage2", stage1_adapter="runs/stage1/adapter", per_device_train_batch_size=8,
+        gradient_accumulation_steps=4, num_generations=8, use_cpu=True, bf16=False,
+    )  # fmt: skip
+    assert config.steps_per_generation == 4  # derived by TRL
+    same = variant(config, {}, Path(config.output_dir), config.stage1_adapter)
+    left_out = variant(config, {"without_reward": "answer"}, Path("runs/other"), config.stage1_adapter)
+    of_recipe = resolved_settings(config, ModelConfig())
+    assert {key for key, value in resolved_settings(same, ModelConfig()).items() if value != of_recipe[key]} == set()
+    differing = {key for key, value in resolved_settings(left_out, ModelConfig()).items() if value != of_recipe[key]}
+    assert differing == {"output_dir", "reward_weights", "logging_dir"} & differing
+    assert left_out.reward_weights[2] == 0
+
+
+def test_ablation_in_several_processes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("lite.evaluate_command.processes", lambda: 2)
+    assert evaluate("flags", "test", "--ablate", "true") == 1
+    assert "without accelerate" in capsys.readouterr().err
