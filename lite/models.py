@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,20 @@ class ModelConfig:
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout in the adapter. GRPO wants 0."})
 
 
-def load_model(config: ModelConfig) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load_model(config: ModelConfig, use_cpu: bool = False) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load the model in NF4 (vision tower and lm_head in 16 or 32 bits) and its processor with left padding.
+
+    Args:
+        use_cpu: Leave a GPU alone, as a recipe's setting of that name has the trainer do.
 
     Raises:
         LiteError: The model cannot be loaded; the message says why and what to try.
     """
     path = model_path(config.model_name_or_path)
-    load = load_with_unsloth if choose_backend(config.backend) == "unsloth" else _load_with_transformers
+    if choose_backend(config.backend) == "unsloth":
+        load = load_with_unsloth
+    else:
+        load = partial(_load_with_transformers, on_gpu=torch.cuda.is_available() and not use_cpu)
     try:
         return _left_padded(*load(path, config))
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
@@ -116,10 +123,10 @@ def _left_padded(model: PreTrainedModel, processor: ProcessorMixin) -> tuple[Pre
     return model, processor
 
 
-def _load_with_transformers(path: str, config: ModelConfig) -> tuple[PreTrainedModel, ProcessorMixin]:
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+def _load_with_transformers(path: str, config: ModelConfig, on_gpu: bool) -> tuple[PreTrainedModel, ProcessorMixin]:
+    dtype = torch.bfloat16 if on_gpu else torch.float32
     options: dict[str, Any] = {"dtype": dtype}
-    if torch.cuda.is_available():
+    if on_gpu:
         options["device_map"] = {"": torch.cuda.current_device()}
     if config.load_in_4bit:
         options["quantization_config"] = BitsAndBytesConfig(

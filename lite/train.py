@@ -35,7 +35,7 @@ from lite.memory import REMEDIES
 from lite.models import ModelConfig, load_model, lora_config, vision_tokens
 from lite.prompts import NO, YES, stage1_prompt
 from lite.schema import Document, LiteError
-from lite.trainer import StageConfig, StageTrainer, last_checkpoint
+from lite.trainer import StageConfig, StageTrainer, last_checkpoint, release
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def train_stage1(config: Stage1Config, model_config: ModelConfig, console: Conso
     pairs = load_pairs(config)
     check_images((pair.document for pair in pairs), console)
     set_seed(config.seed)
-    base, processor = load_model(model_config)
+    base, processor = load_model(model_config, config.use_cpu)
     settings = resolved_settings(config, model_config) | {"base_fingerprint": base_fingerprint(base)}
     settings["auto_fitted"] = fitted
     claim_together(folder, settings, config.overwrite)
@@ -259,6 +259,13 @@ def train(trainer: StageTrainer, console: Console) -> None:
         console.print(f"{checkpoint} is the end of the training.", soft_wrap=True)
         trainer._load_from_checkpoint(str(checkpoint))
         return
+    rows, at_once = len(trainer.train_dataset), trainer.args.generation_batch_size // trainer.num_generations
+    if rows < at_once:
+        # TRL draws whole batches only: it would draw none, and end at step 0 as if it had trained.
+        raise LiteError(
+            f"There are {rows} prompts to train on, fewer than the {at_once} that one generation takes. Give more data "
+            "(--limit, --max_prompt_tokens), or lower per_device_train_batch_size or steps_per_generation."
+        )
     if checkpoint:
         console.print(f"Continuing from {checkpoint}", soft_wrap=True)
     try:
@@ -271,6 +278,7 @@ def train(trainer: StageTrainer, console: Console) -> None:
             f"{str(error).splitlines()[0]} Lower {REMEDIES[trainer.doing]}, and give another --output_dir with that; "
             f"--auto_fit true chooses by the estimate. If something else held memory: {how_to_go_on(folder)}"
         ) from error
+    release(trainer)
 
 
 def how_to_go_on(folder: Path) -> str:

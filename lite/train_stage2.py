@@ -59,7 +59,7 @@ from lite.prompts import caption_prompt, stage2_prompt
 from lite.schema import Example, LiteError, Trace
 from lite.stage2_rows import Row, prompt_dataset, training_rows
 from lite.train import RunConfig, check_images, claim_together, drop_long, prompt_lengths, resolved_settings, train
-from lite.trainer import StageTrainer, adjust
+from lite.trainer import StageTrainer, adjust, learning, release
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
     config.multi_objective_aggregation = "normalize_then_sum"  # each reward counts by its weight, not by its spread
     set_seed(config.seed)
     fitted = auto_fit(config, model_config, 2, console)
-    base, processor = load_model(model_config)
+    base, processor = load_model(model_config, config.use_cpu)
     settings = resolved_settings(config, model_config) | {"base_fingerprint": base_fingerprint(base)}
     settings["auto_fitted"] = fitted
     stage1 = stage1_folder(config)
@@ -272,6 +272,7 @@ def cold_start(
         dataloader_pin_memory=config.dataloader_pin_memory,
     )
     for_processes(settings)
+    exact = learning(model)
     trainer = SFTTrainer(
         model=model,
         args=settings,
@@ -279,8 +280,9 @@ def cold_start(
         processing_class=processor,
         callbacks=[MetricsFile(folder / "metrics.jsonl", "loss"), ProgressLine(console, "cold start", "loss")],
     )
-    adjust(trainer)
+    adjust(trainer, exact)
     trainer.train()
+    release(trainer)
     if is_main():
         save_adapter(model, STAGE2, folder, card | {"stage": "cold start"})
 

@@ -100,6 +100,7 @@ class StageTrainer(GRPOTrainer):
             # Its compute_loss runs the model itself, with the images repeated per completion, past our log-probs.
             raise LiteError("Unsloth was imported before lite and rewrote TRL's trainer. Import lite.trainer first.")
         for_processes(args)
+        exact = learning(model)
         super().__init__(
             model=model,
             reward_funcs=reward_funcs,
@@ -110,7 +111,7 @@ class StageTrainer(GRPOTrainer):
         )
         self.beta = args.beta = beta
         model.disable_adapter = partial(active, model, reference)
-        adjust(self)
+        adjust(self, exact)
         self.shares_prompts = args.shared_prompt and self._can_share_prompts()
         if self.shares_prompts:
             shared_prompt.prepare(model)
@@ -324,18 +325,29 @@ class StageTrainer(GRPOTrainer):
             ) from error
 
 
-def adjust(trainer: Trainer) -> None:
+def learning(model: PeftModel) -> dict[str, torch.Tensor]:
+    """Copies of the weights that learn, by name: for `adjust`, from before a trainer of TRL's is built."""
+    return {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def adjust(trainer: Trainer, exact: dict[str, torch.Tensor]) -> None:
     """What every trainer of TRL's needs once it is built, supervised ones too: our progress, and an exact adapter.
 
     TRL casts the adapter of a quantised model to bf16. Its weights are around 0.05, where bf16 has steps of 2e-4, so
-    most of Adam's updates at a learning rate of 1e-5 would round to nothing. fp32 costs 4 more bytes per weight of an
-    adapter of 1 % of the model. Goes with peft#2889.
+    most of Adam's updates at a learning rate of 1e-5 would round to nothing, and one that has learnt already starts
+    from something else than it was. fp32 costs 4 more bytes per weight of an adapter of 1 % of the model. Goes with
+    peft#2889.
     """
     for replaced in (ProgressCallback, PrinterCallback):  # by lite.callbacks.ProgressLine
         trainer.remove_callback(replaced)
-    for parameter in trainer.model.parameters():
+    for name, parameter in trainer.model.named_parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+            parameter.data = exact[name].to(parameter.device, torch.float32)
+
+
+def release(trainer: Trainer) -> None:
+    """Take accelerate's autocast off the model after training: what is scored by it then shall be what others score."""
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
 
 
 @dataclass

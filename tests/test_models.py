@@ -56,6 +56,12 @@ def test_linear4bit_never_takes_the_path_without_a_backward(random_model) -> Non
     assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
 
 
+def test_use_cpu_leaves_a_gpu_alone(random_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    model, _ = load_model(ModelConfig(model_name_or_path=str(random_folder), load_in_4bit=False), use_cpu=True)
+    assert (model.device.type, model.dtype) == ("cpu", torch.float32)
+
+
 def test_sixteen_bit_load_has_no_quantised_layer(random_folder: Path) -> None:
     model, _ = load_model(ModelConfig(model_name_or_path=str(random_folder), load_in_4bit=False))
     assert not any(isinstance(module, bnb.nn.Linear4bit) for module in model.modules())

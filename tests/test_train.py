@@ -116,6 +116,13 @@ def test_dry_run_estimates_and_writes_nothing(tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "run").exists()
 
 
+def test_too_few_prompts_for_one_generation_are_no_training(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = [*QUICK, "--output_dir", str(tmp_path / "run"), "--per_device_train_batch_size", "512"]
+    assert cli.main(run) == 1
+    assert "fewer than the 128 that one generation takes" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "adapter").exists()
+
+
 def broken_pair(image: Path) -> Pair:
     document = Document("img:xx", "image", "Flag of Nowhere", image=image)
     return Pair(Example("q", "What color is it?", (document,), frozenset({"img:xx"})), document, True)

@@ -15,7 +15,7 @@ from trl import GRPOTrainer
 from lite.adapters import adapter_hash, base_fingerprint, load_adapter, save_adapter
 from lite.models import ModelConfig, load_model, lora_config, vision_tokens
 from lite.schema import LiteError
-from lite.trainer import StageConfig, StageTrainer, last_checkpoint
+from lite.trainer import StageConfig, StageTrainer, last_checkpoint, release
 
 COLOURS = ("red", "green", "blue", "white")
 
@@ -66,8 +66,10 @@ def stage1_model(folder: Path, name: str = "stage1"):
     return get_peft_model(model, lora_config(ModelConfig()), adapter_name=name), processor
 
 
-def trainer(folder: Path, run: Path, data: Dataset, cls: type = StageTrainer, **changes: object) -> GRPOTrainer:
-    model, processor = stage1_model(folder)
+def trainer(
+    folder: Path, run: Path, data: Dataset, cls: type = StageTrainer, loaded: tuple | None = None, **changes: object
+) -> GRPOTrainer:
+    model, processor = loaded or stage1_model(folder)
     config = settings(run, generation_kwargs={"suppress_tokens": vision_tokens(model)}, **changes)
     return cls(model=model, reward_funcs=[length_reward], args=config, train_dataset=data, processing_class=processor)
 
@@ -101,6 +103,33 @@ def test_adapter_stays_in_fp32_where_stock_trl_rounds_it_to_bf16(random_folder: 
 
     assert dtypes(StageTrainer) == {torch.float32}
     assert dtypes(GRPOTrainer) == {torch.bfloat16}
+
+
+def test_training_starts_from_the_very_weights_that_it_is_given(random_folder: Path, tmp_path: Path) -> None:
+    def rounding(cls: type) -> float:
+        model, processor = stage1_model(random_folder)
+        before = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+        built = trainer(random_folder, tmp_path, rows([0, 0]), cls=cls, loaded=(model, processor)).model
+        started = dict(built.named_parameters())
+        return max((started[name].detach() - given).abs().max().item() for name, given in before.items())
+
+    assert rounding(StageTrainer) == 0
+    assert rounding(GRPOTrainer) > 0  # when this fails, `learning` can go
+
+
+def test_after_training_the_model_computes_without_the_autocast_of_accelerate(
+    random_folder: Path, tmp_path: Path
+) -> None:
+    stage = trainer(random_folder, tmp_path / "run", rows([1, 0]), max_steps=1, bf16=True, use_cpu=True)
+    stage.train()
+    ids = torch.arange(20, 32)[None]
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad():
+        trained = stage.model(**inputs).logits
+        release(stage)
+        plain = stage.model(**inputs).logits
+        assert not torch.equal(plain, trained)
+        assert torch.equal(plain, type(stage.model).forward(stage.model, **inputs).logits)
 
 
 def test_kl_to_the_base_starts_at_zero_and_grows_where_stock_trl_refuses_the_name(
