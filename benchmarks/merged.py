@@ -1,4 +1,4 @@
-"""What `lite.adapters.merged` saves a CPU: the embedded model and the shipped stack, with layers as they are and merged.
+"""What `lite.adapters.merged` saves a CPU: the embedded model and the shipped stack, layers as they are and merged.
 
 Three things that it is for: sampling a batch of stage 2's GRPO (8 prompts of 8 completions, 64 tokens), answering one
 question over six documents, and scoring all documents of a question. Every repetition runs both in turn in one process;

@@ -5,6 +5,7 @@ Stage 2's adapter is stacked on stage 1's: both are active, and stage 1's stays 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,6 @@ import torch
 import yaml
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
@@ -148,18 +148,27 @@ def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     unpacked = 4 * sum(layer.in_features * layer.out_features for layer in layers.values())
     if model.device.type != "cpu" or unpacked > MERGED_AT_MOST:
         layers = {}
-    for module, layer in layers.items():
-        module.forward = partial(torch.nn.functional.linear, weight=_merged_weight(module, layer), bias=layer.bias)
     try:
+        for module, layer in layers.items():
+            if not isinstance(module, LoraLayer) or _is_plain(module):
+                weight = _merged_weight(module, layer, model.dtype)
+                module.forward = partial(torch.nn.functional.linear, weight=weight, bias=layer.bias)
         yield
     finally:
         for module in layers:
             module.__dict__.pop("forward", None)
 
 
+def _is_plain(module: LoraLayer) -> bool:
+    """Whether all it does is to add products: no DoRA or the like, no bias of its own."""
+    return not module.lora_variant and not any(module.lora_bias.values())
+
+
 @torch.no_grad()
-def _merged_weight(module: torch.nn.Module, layer: bnb.nn.Linear4bit) -> torch.Tensor:
-    weight = dequantize_module_weight(layer)
+def _merged_weight(module: torch.nn.Module, layer: bnb.nn.Linear4bit, dtype: torch.dtype) -> torch.Tensor:
+    state = copy.copy(layer.weight.quant_state)
+    state.dtype = dtype  # what was packed from 16 bits would be rounded to them, which the layer itself does not do
+    weight = bnb.functional.dequantize_4bit(layer.weight.data, state)
     if isinstance(module, LoraLayer) and not module.disable_adapters:
         for name in module.active_adapters:
             if name in module.lora_A:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import bitsandbytes as bnb
@@ -12,6 +13,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 from trl import GRPOTrainer
 
 from lite.adapters import (
@@ -32,7 +34,7 @@ from lite.adapters import (
     stage1_of,
     write_card,
 )
-from lite.models import SHIPPED, ModelConfig, load_model, lora_config, vision_tokens
+from lite.models import NOT_QUANTISED, SHIPPED, ModelConfig, load_model, lora_config, vision_tokens
 from lite.schema import LiteError
 from lite.trainer import StageConfig, StageTrainer
 
@@ -136,6 +138,44 @@ def test_merged_layers_say_what_the_stack_says_and_leave_no_trace(
     with merged(model):
         logits(model)
     assert unpacked
+
+
+def test_merged_is_undone_where_it_fails_and_leaves_other_kinds_of_lora_alone(
+    random_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = load_model(ModelConfig(model_name_or_path=str(random_folder)))
+    model = add_adapter(model, replace(lora_config(ModelConfig()), use_dora=True), STAGE1)
+    fill(model, STAGE1, 1)
+    expected = logits(model)
+    with merged(model):
+        torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-5)
+
+    model, _ = stack(random_folder)
+    unpack, calls = bnb.functional.dequantize_4bit, []
+
+    def fail_at_the_third(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 3:
+            raise MemoryError
+        return unpack(*args, **kwargs)
+
+    monkeypatch.setattr(bnb.functional, "dequantize_4bit", fail_at_the_third)
+    with pytest.raises(MemoryError), merged(model):
+        pass
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_merged_takes_weights_that_were_packed_from_16_bits(random_folder: Path, tmp_path: Path) -> None:
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=[NOT_QUANTISED])
+    packed = AutoModelForImageTextToText.from_pretrained(
+        random_folder, dtype=torch.bfloat16, quantization_config=config
+    )
+    packed.save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(random_folder).save_pretrained(tmp_path)
+    model, _ = load_model(ModelConfig(model_name_or_path=str(tmp_path)))
+    expected = logits(model)
+    with merged(model):
+        torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-5)
 
 
 def test_merged_takes_a_base_without_adapters(random_folder: Path) -> None:
