@@ -137,8 +137,8 @@ def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
 
     The same function, for reading only, and what acts must not change inside. A CPU unpacks a layer at every forward
     and adds each adapter by two small products: a token at a time, that takes longer than all else together
-    (`benchmarks/merged.py`). Nothing happens on a GPU, whose kernels read packed weights, nor to a model that would
-    take more than `MERGED_AT_MOST` unpacked.
+    (`benchmarks/merged.py`). Nothing happens on a GPU, whose kernels read packed weights, in 16 bits, where the sum
+    would be rounded, nor to a model that would take more than `MERGED_AT_MOST` unpacked.
     """
     layers = {}  # by the module that is called: the 4-bit layer itself, or LoRA around it
     for module in model.modules():
@@ -146,12 +146,12 @@ def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
         if isinstance(layer, bnb.nn.Linear4bit) and layer not in layers.values():
             layers[module] = layer
     unpacked = 4 * sum(layer.in_features * layer.out_features for layer in layers.values())
-    if model.device.type != "cpu" or unpacked > MERGED_AT_MOST:
+    if model.device.type != "cpu" or model.dtype != torch.float32 or unpacked > MERGED_AT_MOST:
         layers = {}
     try:
         for module, layer in layers.items():
             if not isinstance(module, LoraLayer) or _is_plain(module):
-                weight = _merged_weight(module, layer, model.dtype)
+                weight = _merged_weight(module, layer)
                 module.forward = partial(torch.nn.functional.linear, weight=weight, bias=layer.bias)
         yield
     finally:
@@ -165,9 +165,11 @@ def _is_plain(module: LoraLayer) -> bool:
 
 
 @torch.no_grad()
-def _merged_weight(module: torch.nn.Module, layer: bnb.nn.Linear4bit, dtype: torch.dtype) -> torch.Tensor:
+def _merged_weight(module: torch.nn.Module, layer: bnb.nn.Linear4bit) -> torch.Tensor:
     state = copy.copy(layer.weight.quant_state)
-    state.dtype = dtype  # what was packed from 16 bits would be rounded to them, which the layer itself does not do
+    state.dtype = (
+        torch.float32
+    )  # what was packed from 16 bits would be rounded to them, which the layer itself does not do
     weight = bnb.functional.dequantize_4bit(layer.weight.data, state)
     if isinstance(module, LoraLayer) and not module.disable_adapters:
         for name in module.active_adapters:
