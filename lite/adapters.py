@@ -167,9 +167,7 @@ def _is_plain(module: LoraLayer) -> bool:
 @torch.no_grad()
 def _merged_weight(module: torch.nn.Module, layer: bnb.nn.Linear4bit) -> torch.Tensor:
     state = copy.copy(layer.weight.quant_state)
-    state.dtype = (
-        torch.float32
-    )  # what was packed from 16 bits would be rounded to them, which the layer itself does not do
+    state.dtype = torch.float32  # else packed 16-bit weights would come back rounded to 16 bits, unlike in the layer
     weight = bnb.functional.dequantize_4bit(layer.weight.data, state)
     if isinstance(module, LoraLayer) and not module.disable_adapters:
         for name in module.active_adapters:
