@@ -29,7 +29,8 @@ SHIPPED = TINY.parent / "adapters"  # trained on the embedded model: what works 
 NOT_QUANTISED = r"(.*\.)?(visual|vision_tower|multi_modal_projector|lm_head)(\.|$)"
 # Read in unsloth 2026.10.7: it compiles the model's layers anew, attention included, forces a static cache on
 # `generate`, and turns TRL's switching of gradient checkpointing off. Whether our attention, our decoding and a frozen
-# stage 1 survive that, only tests/test_gpu.py can say, which no GPU has run yet. `auto` changes when one has.
+# stage 1 survive that, only tests/test_gpu.py can say: it passes on a GPU through transformers; under Unsloth its first
+# test had not ended after 130 s. `auto` changes when they pass.
 UNPROVEN = (
     "backend auto loads through transformers: under Unsloth, that stage 1 stays frozen and the shared prompt exact has "
     "not been tested on a GPU yet. --backend unsloth tries it."
