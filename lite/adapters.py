@@ -60,7 +60,8 @@ def find_adapters(
             f"There is no stage 2 adapter in {stage2}. Give the `adapter` folder of a stage 2 run."
             if stage2 is not None
             else f"{profile_or_run} is neither a run folder with a stage 2 adapter, nor a profile with one (that would "
-            f"be {run / STAGE2 / 'adapter'}). Train it with recipes/stage2.sh, or name another one."
+            f"be {run / STAGE2 / 'adapter'}). Train it: PROFILE={given.name} bash recipes/stage2.sh. Without --profile "
+            "the embedded tiny model answers, which knows only flags."
         )
     if read_card(found)["stage1_hash"] is None:
         raise LiteError(

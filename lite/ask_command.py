@@ -18,14 +18,14 @@ from rich.text import Text
 
 from lite.folders import kinds_sentence
 from lite.prompts import UNKNOWN
-from lite.readers import DEFAULT_LIMITS, Limits
+from lite.readers import DEFAULT_LIMITS, SUFFIXES, Limits
 from lite.schema import Document, LiteError, Trace
 
 if TYPE_CHECKING:
     from lite.rag import Evidence, Rag
 
 DEFAULT_LIBRARY = "library"
-NOTHING, MALFORMED, STOPPED = 3, 4, 130  # exit statuses
+NOTHING, MALFORMED = 3, 4  # exit statuses
 OCR = {"auto": None, "on": True, "off": False}
 
 
@@ -33,8 +33,8 @@ def index(arguments: list[str]) -> int:
     """`lite index FOLDER`."""
     parser = argparse.ArgumentParser(
         prog="lite index",
-        description="Read a folder into a library, or bring it up to date: PDF, images, text, Markdown, HTML, CSV, "
-        "TSV, XLSX. A second run reads only what changed. Stop it when you like; the same command goes on.",
+        description="Read a folder into a library, or bring it up to date: PDF, images, text, Markdown, HTML, "
+        "Word, CSV, TSV, XLSX. A second run reads only what changed. Stop it when you like; the same command goes on.",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     _add_library(parser)
@@ -61,8 +61,10 @@ def index(arguments: list[str]) -> int:
 
     limits = Limits(options.max_megabytes, options.max_megapixels, options.max_pages, options.max_seconds)
     console = Console(stderr=True)
+    if not options.folder.exists():
+        raise LiteError(f"{options.folder} does not exist.")
     if not options.folder.is_dir():
-        raise LiteError(f"{options.folder} is not a folder.")
+        raise LiteError(f"{options.folder} is a file. Give its folder, or: lite ask … --documents {options.folder}")
     library = Library.open(options.library or DEFAULT_LIBRARY, create=True, embedding=options.embedding)
     read = {}
     if options.engine == "ray":
@@ -77,19 +79,18 @@ def index(arguments: list[str]) -> int:
     )  # fmt: skip
     with bar:
         task = bar.add_task("", total=None, documents=0)
-        try:
-            report = library.index(
-                options.folder, OCR[options.ocr], limits,
-                lambda done, total, documents: bar.update(task, completed=done, total=total, documents=documents),
-                **read,
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            console.print("Stopped. Nothing is half done; the same command goes on from here.")
-            return STOPPED
+        report = library.index(
+            options.folder, OCR[options.ocr], limits,
+            lambda done, total, documents: bar.update(task, completed=done, total=total, documents=documents),
+            **read,
+        )  # fmt: skip
     for problem in report.problems:
         print(f"lite: left out: {_printable(problem)}", file=sys.stderr)
     if report.kinds:
-        print(f"lite: not read: {_printable(kinds_sentence(report.kinds))}", file=sys.stderr)
+        kinds = _printable(kinds_sentence(report.kinds))
+        print(f"lite: not read, as kinds that lite does not know: {kinds}", file=sys.stderr)
+    if not report.documents:
+        print(f"lite: {options.folder} holds no file that can be read: {' '.join(SUFFIXES)}", file=sys.stderr)
     print(
         f"{library.address}: {report.documents} documents. Files: {report.added} added, {report.changed} changed, "
         f"{report.removed} removed, {report.unchanged} unchanged, {len(report.problems)} left out."
@@ -104,7 +105,7 @@ def search(arguments: list[str]) -> int:
     )
     parser.add_argument("query", metavar="WORDS")
     _add_library(parser)
-    parser.add_argument("--limit", type=int, default=10, help="How many. [10]")
+    parser.add_argument("--limit", type=_count, default=10, help="How many. [10]")
     parser.add_argument("--json", action="store_true", help="One hit per line, as JSON.")
     options = parser.parse_args(arguments)
 
@@ -151,7 +152,7 @@ def ask(arguments: list[str]) -> int:
         help="Ask over the documents of a data set instead: flags, webqa:DIR, multimodalqa:DIR or jsonl:FILE.",
     )  # fmt: skip
     parser.add_argument("--split", default="test", help="With --data: of which questions. [test]")
-    parser.add_argument("--limit", type=int, help="With --data: of the first N questions.")
+    parser.add_argument("--limit", type=_count, help="With --data: of the first N questions.")
     parser.add_argument(
         "--profile", default="tiny",
         help="A profile that was trained (runs/PROFILE), a run folder, or `tiny`: the embedded model that knows only "
@@ -190,6 +191,8 @@ def ask(arguments: list[str]) -> int:
         transformers_logging.disable_progress_bar()
 
         rag = Rag.load(options.profile)
+    if rag.note:
+        print(f"lite: {rag.note} `lite search` finds passages without a model.", file=sys.stderr)
     view = Console(quiet=options.json, highlight=False)
     outcome, pool = show(rag, options.question, view, documents, None if documents is not None else library)
     evidence: tuple[Evidence, ...] = ()
@@ -202,8 +205,6 @@ def ask(arguments: list[str]) -> int:
         print(outcome.to_json())
         if options.explain:
             print(json.dumps({"evidence": [asdict(found) for found in evidence]}, ensure_ascii=False))
-    if rag.note:
-        print(f"lite: {rag.note}", file=sys.stderr)
     if outcome.failure:
         print(f"lite: the model's output is malformed ({outcome.failure}).", file=sys.stderr)
         return MALFORMED
@@ -327,6 +328,13 @@ def _add_library(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--library", metavar="DIR", help=f"Where the library is: a folder, or s3://… and its like. [{DEFAULT_LIBRARY}]"
     )
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
 
 
 def _existing(library: str | None) -> str:

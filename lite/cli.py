@@ -8,6 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 USAGE = """\
 usage: lite COMMAND …
@@ -26,8 +27,11 @@ commands:
   data           inspect, validate or cut a data set
   metrics        the official figures of a WebQA or MultimodalQA submission
 
-`lite COMMAND --help` tells more. First steps: bash recipes/stage1.sh
+`lite COMMAND --help` tells more. First steps: `lite demo`, `lite index FOLDER`, or bash recipes/stage1.sh
 """
+
+
+STOPPED = 130  # exit status after Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "`lite train stage1 --help` and `lite train stage2 --help` list the fields."
         )
         return 0 if len(arguments) > 1 else 2
-    print(f"lite: unknown command: {' '.join(arguments)}\n\n{USAGE}", file=sys.stderr, end="")
+    words = [" ".join(name) for name in commands]
+    near = get_close_matches(arguments[0], words, 1) or get_close_matches(" ".join(arguments[:2]), words, 1)
+    guess = f" Did you mean {near[0]}?" if near else ""
+    print(f"lite: there is no command {arguments[0]}.{guess}\n\n{USAGE}", file=sys.stderr, end="")
     return 2
 
 
@@ -79,6 +86,10 @@ def _guarded(command, arguments: list[str]) -> int:
         if first_to_fail():
             print(f"lite: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        if is_main():
+            print("lite: Stopped. The same command goes on from what was finished.", file=sys.stderr)
+        return STOPPED
     except Exception as error:
         if not first_to_fail():
             return 1  # follows from what another process has said

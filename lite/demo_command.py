@@ -51,6 +51,8 @@ def demo(arguments: list[str]) -> int:
     )
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="Ask visitors for these.")
     options = parser.parse_args(arguments)
+    if not 0 < options.port < 2**16:
+        parser.error("--port is a number from 1 to 65535")
     user, _, password = (options.auth or "").partition(":")
     if options.auth is not None and not (user and password):
         parser.error("--auth wants USER:PASSWORD")
@@ -133,8 +135,8 @@ def start(
             footer_links=["settings"], theme=theme, css_paths=[Path(__file__).with_name("demo.css")],
             app_kwargs={"middleware": [Middleware(WithHeaders)], "docs_url": None, "redoc_url": None},
         )  # fmt: skip
-    except OSError as error:
-        raise LiteError(f"Port {port} on {host} cannot be had ({error}). Give another --port.") from error
+    except OSError as error:  # Gradio's advice in it is not for our command line
+        raise LiteError(f"Port {port} on {host} is taken or not to be had. Give another --port.") from error
     return page
 
 

@@ -98,7 +98,7 @@ def answer(page: Page) -> str:
             if not outcome.kept
             else "The model read what the filter kept and found no answer in it."
         )
-        body = f'<p class="text unknown">not in the documents</p><p class="hint">{why} That is an answer, too.</p>'
+        body = f'<p class="text unknown">not in the documents</p><p class="hint">{why}</p>'
     else:
         chips = "".join(f"<li>{chip(page, i, outcome.shown, with_title=True)}</li>" for i in outcome.cited)
         body = f'<p class="text">{escape(outcome.answer)}</p>'

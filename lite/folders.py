@@ -59,5 +59,5 @@ def walk(root: Path, left_out: LeftOut, library: Path | None = None) -> Iterator
 
 
 def kinds_sentence(kinds: Counter[str]) -> str:
-    """`2 × .docx, 1 × link`."""
+    """`2 × .odt, 1 × link`."""
     return ", ".join(f"{count} × {kind}" for kind, count in kinds.most_common())

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from lite.library import Library
 
 RETRIEVED = 20  # documents that stage 1 is given of a library
+TINY_NOTE = "The embedded tiny model knows only flags: of other documents its scores and answers say nothing."
 MAX_QUESTION = 4000  # characters: with a longer one a prompt is no longer what the adapters were trained on
 NOTHING_RETRIEVED = f"<think>No document was retrieved.</think>\n<rank>{NONE}</rank>\n<answer>{UNKNOWN}</answer>"
 
@@ -126,7 +127,7 @@ class Rag:
     @property
     def note(self) -> str:
         """What a reader of the answers must know of the model; empty for a full-size one."""
-        return "The embedded tiny model knows only flags." if self.stage2["base"] == "tiny" else ""
+        return TINY_NOTE if self.stage2["base"] == "tiny" else ""
 
     @property
     def budget(self) -> int:

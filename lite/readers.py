@@ -1,4 +1,4 @@
-"""One file in, its documents out: PDF, images, text, Markdown, HTML, CSV, TSV and Excel tables.
+"""One file in, its documents out: PDF, images, text, Markdown, HTML, Word, CSV, TSV and Excel tables.
 
 What a file may cost is limited (`Limits`); whatever is over a limit, locked or broken raises `Unreadable` with a reason
 that a person understands.
@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from xml.parsers.expat import ExpatError
 
+import mammoth
 import pypdfium2 as pdfium
 from openpyxl.utils.exceptions import InvalidFileException
 from PIL import Image, UnidentifiedImageError
@@ -29,10 +31,11 @@ from lite.tables import csv_rows, excel_sheets
 TEXT = (".txt", ".text", ".rst")
 MARKDOWN = (".md", ".markdown")
 HTML = (".html", ".htm", ".xhtml")
+WORD = (".docx",)
 TABLES = (".csv", ".tsv", ".xlsx")
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 HEIC = (".heic", ".heif")  # need the extra `heic`
-SUFFIXES = (".pdf", *TEXT, *MARKDOWN, *HTML, *TABLES, *IMAGES, *HEIC)
+SUFFIXES = (".pdf", *TEXT, *MARKDOWN, *HTML, *WORD, *TABLES, *IMAGES, *HEIC)
 
 LARGE_FIGURE = 0.02  # of the page's area; smaller pictures are logos and rules
 MANY_PATHS = 40  # lines and curves on a page from which on it is taken to hold a drawing
@@ -48,7 +51,7 @@ class Limits:
     """What one file may cost; whatever is over is refused.
 
     Args:
-        megabytes: Of the file, and of what an .xlsx file unpacks to times five.
+        megabytes: Of the file; times five, of what a .docx or .xlsx file unpacks to.
         megapixels: Of an image.
         pages: Of a PDF or a TIFF.
         seconds: To read it.
@@ -127,7 +130,7 @@ def _read_pdf(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
     except pdfium.PdfiumError as error:
         if error.err_code == FPDF_ERR_PASSWORD:
             raise Unreadable("it is protected by a password. Save it without one.") from error
-        raise Unreadable(f"it is a damaged PDF, or none at all ({error}).") from error
+        raise Unreadable(f"it is a damaged PDF, or none at all ({str(error).rstrip('.')}).") from error
 
 
 def _read_page(pdf: pdfium.PdfDocument, number: int, ocr: bool) -> Iterator[Part]:
@@ -213,6 +216,18 @@ def _read_html(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
         yield Part(place, "table" if is_table else "text", title, text)
 
 
+def _read_docx(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
+    """By way of HTML: headings, paragraphs and tables. Its pictures are left out."""
+    try:
+        _check_archive(path, limits)
+        with path.open("rb") as file:
+            html = mammoth.convert_to_html(file, convert_image=lambda image: []).value
+    except (zipfile.BadZipFile, OSError, ExpatError, KeyError, ValueError, AttributeError, IndexError) as error:
+        raise Unreadable(f"it is a damaged or locked Word file ({error}).") from error
+    for place, is_table, title, text in split_html(f'<meta charset="utf-8">{html}'.encode()):
+        yield Part(place, "table" if is_table else "text", title, text)
+
+
 def _read_csv(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
     rows = csv_rows(_decoded(path), "\t" if path.suffix.lower() == ".tsv" else "")
     try:
@@ -224,10 +239,7 @@ def _read_csv(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
 
 def _read_xlsx(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(info.file_size for info in archive.infolist()) / 1e6
-        if unpacked > 5 * limits.megabytes:
-            raise Unreadable(f"it unpacks to {unpacked:,.0f} MB; the limit is {5 * limits.megabytes} MB.")
+        _check_archive(path, limits)
         for name, rows in excel_sheets(path):
             for number, table in enumerate(split_table(rows), start=1):
                 title = ", ".join(filter(None, (name, _part(number))))
@@ -236,11 +248,19 @@ def _read_xlsx(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
         raise Unreadable(f"it is a damaged or locked Excel file ({error}).") from error
 
 
+def _check_archive(path: Path, limits: Limits) -> None:
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(info.file_size for info in archive.infolist()) / 1e6
+    if unpacked > 5 * limits.megabytes:
+        raise Unreadable(f"it unpacks to {unpacked:,.0f} MB; the limit is {5 * limits.megabytes} MB.")
+
+
 _READERS = {
     ".pdf": _read_pdf,
     **dict.fromkeys(TEXT, _read_text),
     **dict.fromkeys(MARKDOWN, _read_markdown),
     **dict.fromkeys(HTML, _read_html),
+    **dict.fromkeys(WORD, _read_docx),
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".xlsx": _read_xlsx,

@@ -15,6 +15,7 @@ import torch
 import yaml
 from accelerate import PartialState
 from datasets import Dataset
+from filelock import FileLock, Timeout
 from peft import get_peft_model
 from PIL import Image
 from rich.console import Console
@@ -38,6 +39,7 @@ from lite.schema import Document, LiteError
 from lite.trainer import StageConfig, StageTrainer, last_checkpoint, release
 
 logger = logging.getLogger(__name__)
+_locks: dict[Path, FileLock] = {}  # of the run folders that this process has claimed
 
 Row = TypeVar("Row")
 
@@ -96,6 +98,8 @@ class RunConfig(StageConfig):
         super().__post_init__()
         if not 0 <= self.hard_share <= 1:
             raise ValueError(f"hard_share is a share, from 0 to 1, not {self.hard_share}.")
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps counts optimiser steps: {self.max_steps} would train nothing.")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit counts questions: {self.limit} would leave none.")
 
@@ -315,7 +319,20 @@ def claim_together(folder: Path, settings: dict[str, Any], overwrite: bool) -> N
 
 
 def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Write `config.yaml`, unless the folder already holds a run with other settings, or something else."""
+    """Write `config.yaml`, unless the folder already holds a run with other settings, or something else.
+
+    Until this process ends, no other may claim the folder.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the folder, which `overwrite` removes. The system lets go of it however the process ends.
+    lock = _locks.setdefault(folder.resolve(), FileLock(folder.parent / f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise LiteError(
+            f"Another process trains in {folder}. Wait for it or stop it; the same command then goes on from there. "
+            "Or give another --output_dir."
+        ) from error
     path = folder / "config.yaml"
     before = yaml.safe_load(path.read_text()) if path.exists() else None
     ours = isinstance(before, dict) and "base_fingerprint" in before

@@ -21,6 +21,8 @@ case " $* " in
             exit 1
             ;;
         esac
+        # A mistake in the arguments shall show now, not when stage 1 is trained.
+        lite train stage2 --config "recipes/$PROFILE/stage2.yaml" "$@" --dry_run true >/dev/null
         echo "runs/$PROFILE/stage1 holds no finished stage 1: training it first."
         "${launch[@]}" train stage1 --config "recipes/$PROFILE/stage1.yaml"
     fi

@@ -92,7 +92,9 @@ def test_nothing_found_ends_with_its_own_status(library: Path, run: Path, capsys
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["index", "nowhere"], 1, "nowhere is not a folder"),
+        (["index", "nowhere"], 1, "nowhere does not exist"),
+        (["index", "a.txt"], 1, "a.txt is a file. Give its folder, or: lite ask … --documents a.txt"),
+        (["search", "x", "--limit", "0"], 2, "0 is less than 1"),
         (["search", "x", "--library", "nowhere"], 1, "lite index FOLDER --library nowhere"),
         (["ask", "x"], 1, "Which documents?"),
         (["ask", "x", "--documents", "nowhere.txt"], 1, "nowhere.txt does not exist"),

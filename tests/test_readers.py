@@ -244,6 +244,35 @@ def test_html_text_by_heading_and_tables_with_spans(tmp_path: Path) -> None:
     assert table.text.startswith("| river | km |\n| --- | --- |\n| Nile | 6650 |\n| Nile | 6671 |\n| none | none |")
 
 
+def test_word_text_by_heading_and_tables(tmp_path: Path) -> None:
+    def paragraph(text: str, style: str = "Normal") -> str:
+        return f'<w:p><w:pPr><w:pStyle w:val="{style}"/></w:pPr><w:r><w:t>{text}</w:t></w:r></w:p>'
+
+    rows = "".join(
+        f"<w:tr>{''.join(f'<w:tc>{paragraph(cell)}</w:tc>' for cell in row)}</w:tr>"
+        for row in (("pump", "bar"), ("2", "9,5"))
+    )
+    body = paragraph("Pumps", "Heading1") + paragraph("Nach Prüfung, 5 µm.") + f"<w:tbl>{rows}</w:tbl>"
+    office = "http://schemas.openxmlformats.org"
+    files = {
+        "[Content_Types].xml": f'<Types xmlns="{office}/package/2006/content-types"/>',
+        "_rels/.rels": f'<Relationships xmlns="{office}/package/2006/relationships"><Relationship Id="r1" '
+        f'Type="{office}/officeDocument/2006/relationships/officeDocument" Target="word/document.xml"/>'
+        "</Relationships>",
+        "word/document.xml": f'<w:document xmlns:w="{office}/wordprocessingml/2006/main"><w:body>{body}</w:body>'
+        "</w:document>",
+        "word/styles.xml": f'<w:styles xmlns:w="{office}/wordprocessingml/2006/main"><w:style w:type="paragraph" '
+        'w:styleId="Heading1"><w:name w:val="heading 1"/></w:style></w:styles>',
+    }
+    with zipfile.ZipFile(tmp_path / "a.docx", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    text, table = sorted(read_file(tmp_path / "a.docx", ocr=False), key=lambda part: part.kind == "table")
+    assert (text.kind, text.title, text.text) == ("text", "Pumps", "Nach Prüfung, 5 µm.")
+    assert (table.kind, table.title) == ("table", "Pumps")
+    assert all(cell in table.text for cell in ("pump", "bar", "9,5"))
+
+
 # ------------------------------------------------------------------------------------------------------------- hostile
 
 
@@ -302,11 +331,14 @@ def unpacks_to(megabytes: int) -> bytes:
         ("junk.pdf", b"%PDF-1.7 \x00 junk", "damaged PDF"),
         ("bomb.pdf", many_pages(2001), r"2,001 pages; the limit is 2,000 \(--max_pages\)"),
         ("blank.pdf", many_pages(1), "no text and no image"),
-        ("letter.docx", b"PK", "files of its kind are not read. Save it as one of .pdf"),
+        ("letter.odt", b"PK", "files of its kind are not read. Save it as one of .pdf"),
         ("binary.txt", b"\x7fELF\x00\x00\x01", "no text"),
         ("blank.md", b" \n\n", "no text and no image"),
         ("no.xlsx", b"PK\x03\x04 junk", "damaged or locked Excel"),
         ("bomb.xlsx", unpacks_to(501), "unpacks to 501 MB; the limit is 500 MB"),
+        ("no.docx", b"PK\x03\x04 junk", "damaged or locked Word"),
+        ("other.docx", unpacks_to(1), "damaged or locked Word"),
+        ("bomb.docx", unpacks_to(501), "unpacks to 501 MB; the limit is 500 MB"),
         ("field.csv", b'a,b\n"' + b"x" * 200_000, "no table"),
     ],
 )
@@ -359,12 +391,12 @@ def test_documents_of_files_and_folders(tmp_path: Path, caplog: pytest.LogCaptur
     text, image = read_documents([tmp_path / "sub", tmp_path / "b.png"], ocr=False)
     assert (text.id, text.title) == (f"{tmp_path}/sub/a.md#part=1", "a: Pump")
     assert image.load_image().size == (800, 200)
-    (tmp_path / "sub" / "b.docx").write_bytes(b"PK")
+    (tmp_path / "sub" / "b.odt").write_bytes(b"PK")
     (tmp_path / "sub" / ".hidden.txt").write_text("Hidden.")
     (tmp_path / "sub" / "~$a.xlsx").write_bytes(b"Office keeps this while a.xlsx is open")
     (tmp_path / "sub" / "link.txt").symlink_to(tmp_path / "b.png")
     assert [document.id for document in read_documents([tmp_path / "sub"], ocr=False)] == [text.id]
-    assert "1 × .docx, 1 × link" in caplog.text
+    assert "1 × .odt, 1 × link" in caplog.text
     (tmp_path / "c.jpg").write_text("<html>")
     with pytest.raises(LiteError, match=r"c\.jpg: it is no image"):
         read_documents([tmp_path / "c.jpg"])
