@@ -9,7 +9,7 @@ from readme import write_section
 
 PROFILES = ("qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b")
 PHASES = ("load", "generate", "log-probs", "backward", "optimiser")
-SYSTEMS = ("lite", "trl", "lite on unsloth", "unsloth")
+OTHERS = {"trl": "stock TRL", "lite on unsloth": "on Unsloth", "unsloth": "Unsloth's own"}
 NOT_MEASURED = "not measured"
 SECTION = "gpu"
 
@@ -26,29 +26,32 @@ def read_results(folder: Path) -> list[dict]:
 
 
 def markdown(results: list[dict]) -> str:
-    """A table per result file; one without figures where there is none."""
+    """A table per result file."""
     return "\n\n".join(table(result) for result in results or [{"cells": {}}])
 
 
 def table(result: dict) -> str:
     """One card's measurements, with a row per recipe and stage, and on what they were made."""
-    lines = [
-        f"| recipe, stage | peak, GiB: {' / '.join(PHASES)} | estimate off by | step, s: {' / '.join(PHASES[1:])} | "
-        "generated tokens/s | stock TRL: time, peak | on Unsloth: time, peak | Unsloth's own: time, peak |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    cells = result["cells"]
+    systems = [system for system in OTHERS if any(name.endswith(f":{system}") for name in cells)]
+    rows, missing = [], []
     for profile in PROFILES:
         for stage in (1, 2):
-            cells = {
-                name.split(":")[2]: cell
-                for name, cell in result["cells"].items()
-                if name.startswith(f"{profile}:{stage}:")
-            }
-            lite = cells.get("lite")
+            of_row = {system: cells.get(f"{profile}:{stage}:{system}") for system in ("lite", *OTHERS)}
+            lite = of_row["lite"]
+            if not any(of_row.values()):
+                missing.append(f"`{profile}`, {stage}")
+                continue
             row = [f"`{profile}`, {stage}", peaks(lite), error(lite), seconds(lite), speed(lite)]
-            row += [ratio(cells.get(system), lite) for system in ("trl", "lite on unsloth", "unsloth")]
-            lines.append(f"| {' | '.join(row)} |")
-    return "\n".join([*lines, "", *notes(result)])
+            rows.append([*row, *(ratio(of_row[system], lite) for system in systems)])
+    if not rows:
+        return "No card has been measured yet: `python benchmarks/gpu.py` on one fills this in."
+    headings = [
+        "recipe, stage", f"peak, GiB: {' / '.join(PHASES)}", "estimate off by", f"step, s: {' / '.join(PHASES[1:])}",
+        "generated tokens/s", *(f"{OTHERS[system]}: time, peak" for system in systems),
+    ]  # fmt: skip
+    lines = [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *rows)]
+    return "\n".join([*lines, "", *notes(result, missing)])
 
 
 def failure(cell: dict | None) -> str | None:
@@ -92,25 +95,26 @@ def ratio(cell: dict | None, lite: dict | None) -> str:
     return f"{time:.2f}×, {cell['peak_gib']['all'] / lite['peak_gib']['all']:.2f}×"
 
 
-def notes(result: dict) -> list[str]:
-    """Scoring, the largest prompts, and what it was measured on."""
-    scoring, fitting = [], []
-    for profile in PROFILES:
-        cell = result["cells"].get(f"{profile}:1:score")
-        scoring.append(f"`{profile}` " + (failure(cell) or f"{cell['pairs_per_second']:.1f}"))
-        cell = result["cells"].get(f"{profile}:2:largest")
-        fitting.append(f"`{profile}` " + (failure(cell) or ", ".join(map(fit, cell["largest"]))))
-    lines = [
-        f"Stage 1 scoring, pairs/s: {'; '.join(scoring)}.",
-        "",
-        f"Most image documents in a stage 2 prompt that still fit: {'; '.join(fitting)}.",
-    ]
-    if "card" not in result:
-        return [*lines, "", "No card has been measured yet: `python benchmarks/gpu.py` on one fills this in."]
+def notes(result: dict, missing: list[str]) -> list[str]:
+    """Scoring, the largest prompts, what is missing, and what it was measured on."""
+    scoring = {profile: result["cells"].get(f"{profile}:1:score") for profile in PROFILES}
+    largest = {profile: result["cells"].get(f"{profile}:2:largest") for profile in PROFILES}
+    sentences = {
+        "Stage 1 scoring, pairs/s": [
+            f"`{profile}` " + (failure(cell) or f"{cell['pairs_per_second']:.1f}")
+            for profile, cell in scoring.items()
+            if cell
+        ],
+        "Most image documents in a stage 2 prompt that still fit": [
+            f"`{profile}` " + (failure(cell) or ", ".join(map(fit, cell["largest"])))
+            for profile, cell in largest.items()
+            if cell
+        ],
+        "Not measured yet": missing,
+    }
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items() if number)
     return [
-        *lines,
-        "",
+        *(f"{name}: {'; '.join(parts)}.\n" for name, parts in sentences.items() if parts),
         f"{result['card']} ({result['card_gib']} GiB, capped at {result['cap_gib']:g} GiB), driver {result['driver']}, "
         f"{result['date']}; {result['weights']} weights, random inputs of the longest length that a recipe lets "
         f"through; {versions}.",
