@@ -185,7 +185,7 @@ def quickstart() -> str:
 def test_quickstart_of_the_readme_runs(library: Path, tmp_path: Path) -> None:
     code = quickstart()
     assert len(code.strip().splitlines()) <= 10
-    shutil.copytree(library.parent / "atlas", tmp_path / "documents")
+    shutil.copytree(library.parent / "atlas", tmp_path / "papers")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
