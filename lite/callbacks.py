@@ -7,6 +7,7 @@ import logging
 import resource
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -62,7 +63,7 @@ class ProgressLine(TrainerCallback):
         self.equal_groups: list[float] = []
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        self.started = time.perf_counter()
+        self.started, self.first = time.perf_counter(), state.global_step
         self.tokens_before: int | None = None
         self.progress = Progress(
             TextColumn(f"[bold]{self.name}"),
@@ -96,7 +97,10 @@ class ProgressLine(TrainerCallback):
         )
         self.progress.update(self.task, status=status)
         if self.progress.disable:
-            self.console.print(f"{self.name}: step {state.global_step}/{state.max_steps}  {status}", soft_wrap=True)
+            a_step = (time.perf_counter() - self.started) / max(1, state.global_step - self.first)
+            left = timedelta(seconds=round(a_step * (state.max_steps - state.global_step)))
+            done = f"step {state.global_step}/{state.max_steps}"
+            self.console.print(f"{self.name}: {done}, {left} left  {status}", soft_wrap=True)
         if "frac_reward_zero_std" not in logs:
             return
         self.equal_groups.append(logs["frac_reward_zero_std"])

@@ -241,7 +241,7 @@ def test_both_stages_in_two_processes_have_one_writer(tmp_path: Path) -> None:
     done = launch(*stage1)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("Report:") == 1
-    assert done.stdout.count("training: step 2/2") == 1
+    assert done.stdout.count("training: step 2/2, 0:00:00 left") == 1
     assert [row["step"] for row in read_metrics(tmp_path / "stage1" / "metrics.jsonl")] == [1, 2]
     assert len(pd.read_parquet(tmp_path / "stage1" / "completions" / "completions_00001.parquet")) == 16
     assert (tmp_path / "stage1" / "checkpoint-2" / "rng_state_1.pth").exists()
