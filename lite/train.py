@@ -98,8 +98,8 @@ class RunConfig(StageConfig):
         super().__post_init__()
         if not 0 <= self.hard_share <= 1:
             raise ValueError(f"hard_share is a share, from 0 to 1, not {self.hard_share}.")
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps counts optimiser steps: {self.max_steps} would train nothing.")
+        if self.max_steps < 1 and self.max_steps != -1:
+            raise ValueError(f"max_steps is {self.max_steps}. Give the optimiser steps, or -1 for num_train_epochs.")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit counts questions: {self.limit} would leave none.")
 

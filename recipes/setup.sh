@@ -35,6 +35,7 @@ if [ ! -e "$stamp" ]; then
     "$uv" pip install --quiet --python "$environment/bin/python" --no-deps --editable .
     rm -f "$environment"/.mmrag-lite-*
     touch "$stamp"
+    echo "Installed. source $environment/bin/activate puts lite on the PATH."
 fi
 export PATH="$environment/bin:$PATH"
 

@@ -101,6 +101,7 @@ def test_killed_run_ends_with_the_adapter_of_an_unbroken_one(parent: Path, tmp_p
         (["--learning_rate", "1e-3"], "holds a run with other settings"),
         (["--stage1_adapter", "/nowhere"], "/nowhere does not exist. Train stage 1 first"),
         (["--adapter_mode", "melt"], "adapter_mode"),
+        (["--max_steps", "0"], "max_steps is 0"),
         (["--unanswerable_share", "1.5"], "unanswerable_share is a share"),
         (["--as_filtered_share", "-1"], "as_filtered_share is a share"),
         (["--max_documents", "0"], "max_documents is 0"),
