@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -97,6 +98,13 @@ def start(
     Raises:
         LiteError: There are no such adapters, there is no such library, or the address is taken.
     """
+    # What the user can have mistaken first: the imports below take long.
+    _check_free(host, port)
+    opened = None
+    if library:
+        from lite.library import Library
+
+        opened = Library.open(library)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     import gradio as gr
     from starlette.middleware import Middleware
@@ -107,11 +115,6 @@ def start(
     from lite.rag import Rag
 
     transformers_logging.disable_progress_bar()
-    opened = None
-    if library:
-        from lite.library import Library
-
-        opened = Library.open(library)
     page = build(Rag.load(profile), adapters_in_words(profile), opened, runs, Uploads())
     theme = gr.themes.Base(
         primary_hue="sky", neutral_hue="slate", radius_size="md",
@@ -127,17 +130,23 @@ def start(
         block_label_text_color="#566273", block_label_text_color_dark="#a3afbd",
         block_info_text_color_dark="#a3afbd",
     )  # fmt: skip
-    try:
-        page.launch(
-            server_name=host, server_port=port, auth=auth, share=False, quiet=True, prevent_thread_lock=True,
-            show_error=False, strict_cors=True, allowed_paths=[], max_file_size=LIMITS.megabytes * 10**6,
-            ssr_mode=False, pwa=False, enable_monitoring=False, run_history=False, mcp_server=False,
-            footer_links=["settings"], theme=theme, css_paths=[Path(__file__).with_name("demo.css")],
-            app_kwargs={"middleware": [Middleware(WithHeaders)], "docs_url": None, "redoc_url": None},
-        )  # fmt: skip
-    except OSError as error:  # Gradio's advice in it is not for our command line
-        raise LiteError(f"Port {port} on {host} is taken or not to be had. Give another --port.") from error
+    page.launch(
+        server_name=host, server_port=port, auth=auth, share=False, quiet=True, prevent_thread_lock=True,
+        show_error=False, strict_cors=True, allowed_paths=[], max_file_size=LIMITS.megabytes * 10**6,
+        ssr_mode=False, pwa=False, enable_monitoring=False, run_history=False, mcp_server=False,
+        footer_links=["settings"], theme=theme, css_paths=[Path(__file__).with_name("demo.css")],
+        app_kwargs={"middleware": [Middleware(WithHeaders)], "docs_url": None, "redoc_url": None},
+    )  # fmt: skip
     return page
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise LiteError(
+            f"{host}:{port} cannot be had ({error.strerror}). Give another --port, or a --host of this machine."
+        ) from error
 
 
 def trained_profile() -> str:
