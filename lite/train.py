@@ -333,6 +333,8 @@ def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
             f"Another process trains in {folder}. Wait for it or stop it; the same command then goes on from there. "
             "Or give another --output_dir."
         ) from error
+    except (OSError, NotImplementedError) as error:  # no rights beside the folder, or a file system without locks
+        logger.warning("Nothing keeps another training out of %s (%s).", folder, error)
     path = folder / "config.yaml"
     before = yaml.safe_load(path.read_text()) if path.exists() else None
     ours = isinstance(before, dict) and "base_fingerprint" in before
