@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from lite import __version__
+
 USAGE = """\
 usage: lite COMMAND …
 
@@ -40,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"lite {__version__}")
+        return 0
     commands = {
         ("train", "stage1"): _train_stage1,
         ("train", "stage2"): _train_stage2,
@@ -64,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [" ".join(name) for name in commands]
     near = get_close_matches(arguments[0], words, 1) or get_close_matches(" ".join(arguments[:2]), words, 1)
     guess = f" Did you mean {near[0]}?" if near else ""
-    print(f"lite: there is no command {arguments[0]}.{guess}\n\n{USAGE}", file=sys.stderr, end="")
+    said = " ".join(arguments[: 2 if arguments[0] == "train" else 1])
+    print(f"lite: there is no command {said}.{guess}\n\n{USAGE}", file=sys.stderr, end="")
     return 2
 
 

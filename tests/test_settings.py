@@ -175,14 +175,6 @@ def test_all_of_trls_fields_are_listed_on_request(capsys):
     assert "--vllm_mode" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["train"], ["fly"], ["train", "stage9"], ["stage1"], ["--version"]])
-def test_unknown_command_shows_the_usage(arguments, capsys):
-    assert status(arguments) == 2
-    printed = capsys.readouterr()
-    assert "usage: lite" in printed.out + printed.err
-    assert " ".join(arguments) in printed.out + printed.err
-
-
 def test_what_the_user_can_mend_is_one_message_and_status_one(settings, capsys):
     assert status(["train", "stage1", *settings({"max_stepz": 3})]) == 1
     error = capsys.readouterr().err
