@@ -6,8 +6,9 @@ import dataclasses
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,9 +40,9 @@ from lite.schema import Document, LiteError
 from lite.trainer import StageConfig, StageTrainer, last_checkpoint, release
 
 logger = logging.getLogger(__name__)
-_locks: dict[Path, FileLock] = {}  # of the run folders that this process has claimed
 
 Row = TypeVar("Row")
+Config = TypeVar("Config", bound="RunConfig")
 
 # A run may be continued with other values of these; everything else decides the result.
 FREE_SETTINGS = {
@@ -116,6 +117,34 @@ class Stage1Config(RunConfig):
     hard_pool_size: int = field(default=30, metadata={"help": "Documents per question in the report's hard pools."})
 
 
+def alone(train: Callable[[Config, ModelConfig, Console], Path]) -> Callable[[Config, ModelConfig, Console], Path]:
+    """A training that refuses to begin while another process trains in the same `output_dir`."""
+
+    @wraps(train)
+    def guarded(config: Config, model_config: ModelConfig, console: Console) -> Path:
+        folder = Path(config.output_dir)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the folder, which `overwrite` removes. The system lets go of it however the process ends.
+        lock = FileLock(folder.parent / f".{folder.name}.lock")
+        try:
+            if is_main():
+                lock.acquire(timeout=0)
+        except Timeout as error:
+            raise LiteError(
+                f"Another process trains in {folder}. Wait for it or stop it; the same command then goes on from "
+                "there. Or give another --output_dir."
+            ) from error
+        except (OSError, NotImplementedError) as error:  # no rights there, or a file system without locks
+            logger.warning("Nothing keeps another training out of %s (%s).", folder, error)
+        try:
+            return train(config, model_config, console)
+        finally:
+            lock.release()
+
+    return guarded
+
+
+@alone
 def train_stage1(config: Stage1Config, model_config: ModelConfig, console: Console) -> Path:
     """Train the relevance filter and report on it. Returns the run folder.
 
@@ -319,22 +348,7 @@ def claim_together(folder: Path, settings: dict[str, Any], overwrite: bool) -> N
 
 
 def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Write `config.yaml`, unless the folder already holds a run with other settings, or something else.
-
-    Until this process ends, no other may claim the folder.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the folder, which `overwrite` removes. The system lets go of it however the process ends.
-    lock = _locks.setdefault(folder.resolve(), FileLock(folder.parent / f".{folder.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise LiteError(
-            f"Another process trains in {folder}. Wait for it or stop it; the same command then goes on from there. "
-            "Or give another --output_dir."
-        ) from error
-    except (OSError, NotImplementedError) as error:  # no rights beside the folder, or a file system without locks
-        logger.warning("Nothing keeps another training out of %s (%s).", folder, error)
+    """Write `config.yaml`, unless the folder already holds a run with other settings, or something else."""
     path = folder / "config.yaml"
     before = yaml.safe_load(path.read_text()) if path.exists() else None
     ours = isinstance(before, dict) and "base_fingerprint" in before

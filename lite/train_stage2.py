@@ -58,7 +58,16 @@ from lite.models import ModelConfig, load_model, lora_config, model_path, vision
 from lite.prompts import caption_prompt, stage2_prompt
 from lite.schema import Example, LiteError, Trace
 from lite.stage2_rows import Row, prompt_dataset, training_rows
-from lite.train import RunConfig, check_images, claim_together, drop_long, prompt_lengths, resolved_settings, train
+from lite.train import (
+    RunConfig,
+    alone,
+    check_images,
+    claim_together,
+    drop_long,
+    prompt_lengths,
+    resolved_settings,
+    train,
+)
 from lite.trainer import StageTrainer, adjust, learning, release
 
 logger = logging.getLogger(__name__)
@@ -121,6 +130,7 @@ class Stage2Config(RunConfig):
             raise ValueError(f"as_filtered_share is a share, from 0 to 1, not {self.as_filtered_share}.")
 
 
+@alone
 def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Console) -> Path:
     """Train stage 2 on the stage 1 adapter of the same profile. Returns the run folder.
 

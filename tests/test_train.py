@@ -108,16 +108,17 @@ def test_overwrite_throws_a_run_away_and_starts_anew(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
 
 
-def test_two_processes_never_train_in_one_folder(tmp_path: Path) -> None:
-    settings = {"base_fingerprint": "a", "max_steps": 1}
-    claim_folder(tmp_path / "run", settings, overwrite=False)
-    claim_folder(tmp_path / "run", settings, overwrite=False)  # this one may go on
-    another = (
-        f"from pathlib import Path; from lite.train import claim_folder; claim_folder(Path('run'), {settings}, True)"
+def test_two_processes_never_train_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    hold = (
+        "import time; from filelock import FileLock; lock = FileLock('.run.lock'); lock.acquire(); print(); "
+        "time.sleep(99)"
     )
-    ended = subprocess.run([sys.executable, "-c", another], cwd=tmp_path, capture_output=True, text=True)
-    assert "LiteError: Another process trains in run." in ended.stderr
-    assert (tmp_path / "run" / "config.yaml").exists()
+    with subprocess.Popen([sys.executable, "-uc", hold], cwd=tmp_path, stdout=subprocess.PIPE) as another:
+        another.stdout.readline()
+        assert cli.main([*QUICK, "--output_dir", str(tmp_path / "run")]) == 1
+        another.kill()
+    assert f"Another process trains in {tmp_path / 'run'}." in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_dry_run_estimates_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
