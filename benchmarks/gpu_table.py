@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from readme import write_section
@@ -27,7 +28,8 @@ def read_results(folder: Path) -> list[dict]:
 
 def markdown(results: list[dict]) -> str:
     """A table per result file."""
-    return "\n\n".join(table(result) for result in results or [{"cells": {}}])
+    nothing = "No card has been measured yet: `python benchmarks/gpu.py` on one fills this in."
+    return "\n\n".join(map(table, results)) or nothing
 
 
 def table(result: dict) -> str:
@@ -44,14 +46,12 @@ def table(result: dict) -> str:
                 continue
             row = [f"`{profile}`, {stage}", peaks(lite), error(lite), seconds(lite), speed(lite)]
             rows.append([*row, *(ratio(of_row[system], lite) for system in systems)])
-    if not rows:
-        return "No card has been measured yet: `python benchmarks/gpu.py` on one fills this in."
     headings = [
         "recipe, stage", f"peak, GiB: {' / '.join(PHASES)}", "estimate off by", f"step, s: {' / '.join(PHASES[1:])}",
         "generated tokens/s", *(f"{OTHERS[system]}: time, peak" for system in systems),
     ]  # fmt: skip
     lines = [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *rows)]
-    return "\n".join([*lines, "", *notes(result, missing)])
+    return "\n".join([*(lines if rows else ()), "", *notes(result, missing)])
 
 
 def failure(cell: dict | None) -> str | None:
@@ -97,19 +97,16 @@ def ratio(cell: dict | None, lite: dict | None) -> str:
 
 def notes(result: dict, missing: list[str]) -> list[str]:
     """Scoring, the largest prompts, what is missing, and what it was measured on."""
-    scoring = {profile: result["cells"].get(f"{profile}:1:score") for profile in PROFILES}
-    largest = {profile: result["cells"].get(f"{profile}:2:largest") for profile in PROFILES}
+
+    def told(name: str, figure: Callable[[dict], str]) -> list[str]:
+        cells = {profile: result["cells"].get(f"{profile}:{name}") for profile in PROFILES}
+        return [f"`{profile}` {failure(cell) or figure(cell)}" for profile, cell in cells.items() if cell]
+
     sentences = {
-        "Stage 1 scoring, pairs/s": [
-            f"`{profile}` " + (failure(cell) or f"{cell['pairs_per_second']:.1f}")
-            for profile, cell in scoring.items()
-            if cell
-        ],
-        "Most image documents in a stage 2 prompt that still fit": [
-            f"`{profile}` " + (failure(cell) or ", ".join(map(fit, cell["largest"])))
-            for profile, cell in largest.items()
-            if cell
-        ],
+        "Stage 1 scoring, pairs/s": told("1:score", lambda cell: f"{cell['pairs_per_second']:.1f}"),
+        "Most image documents in a stage 2 prompt that still fit": told(
+            "2:largest", lambda cell: ", ".join(map(fit, cell["largest"]))
+        ),
         "Not measured yet": missing,
     }
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items() if number)

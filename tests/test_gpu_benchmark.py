@@ -350,6 +350,16 @@ def test_table_without_results_is_one_sentence() -> None:
     assert gpu_table.markdown([]).startswith("No card has been measured yet")
 
 
+def test_scores_alone_are_told_without_a_table() -> None:
+    text = gpu_table.markdown(
+        [HEAD | {"cells": {"qwen3-vl-4b:1:score": {"status": "measured", "pairs_per_second": 9.0}}}]
+    )
+    assert "pairs/s: `qwen3-vl-4b` 9.0." in text
+    assert "RTX 4090" in text
+    assert "|" not in text
+    assert "No card" not in text
+
+
 def test_table_holds_what_the_file_holds() -> None:
     cells = {
         "qwen3-vl-4b:2:lite": measured(50.0, 16.0),
