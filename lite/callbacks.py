@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -70,8 +70,6 @@ class ProgressLine(TrainerCallback):
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),
             console=self.console,
             disable=not (self.console.is_terminal and state.is_world_process_zero),
@@ -90,17 +88,18 @@ class ProgressLine(TrainerCallback):
         self.values.append(logs[self.figure])
         if self.tokens_before is None:
             self.tokens_before = logs["num_tokens"]
-        speed = (logs["num_tokens"] - self.tokens_before) / (time.perf_counter() - self.started)
+        elapsed = time.perf_counter() - self.started
+        speed = (logs["num_tokens"] - self.tokens_before) / elapsed
+        # rich's own column knows the last 30 seconds only: of steps that take longer it would never tell.
+        a_step = elapsed / max(1, state.global_step - self.first)
+        left = timedelta(seconds=round(a_step * (state.max_steps - state.global_step)))
         status = (
-            f"{self.figure} {self.values[-1]:.3f} {sparkline(self.values)}  lr {logs['learning_rate']:.1e}  "
-            f"{speed:,.0f} tok/s  peak {peak_memory_gib():.1f} GiB"
+            f"{left} left  {self.figure} {self.values[-1]:.3f} {sparkline(self.values)}  "
+            f"lr {logs['learning_rate']:.1e}  {speed:,.0f} tok/s  peak {peak_memory_gib():.1f} GiB"
         )
         self.progress.update(self.task, status=status)
         if self.progress.disable:
-            a_step = (time.perf_counter() - self.started) / max(1, state.global_step - self.first)
-            left = timedelta(seconds=round(a_step * (state.max_steps - state.global_step)))
-            done = f"step {state.global_step}/{state.max_steps}"
-            self.console.print(f"{self.name}: {done}, {left} left  {status}", soft_wrap=True)
+            self.console.print(f"{self.name}: step {state.global_step}/{state.max_steps}, {status}", soft_wrap=True)
         if "frac_reward_zero_std" not in logs:
             return
         self.equal_groups.append(logs["frac_reward_zero_std"])
