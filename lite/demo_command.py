@@ -9,6 +9,8 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,7 +101,8 @@ def start(
         LiteError: There are no such adapters, there is no such library, or the address is taken.
     """
     # What the user can have mistaken first: the imports below take long.
-    _check_free(host, port)
+    with _address(host, port):
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     opened = None
     if library:
         from lite.library import Library
@@ -130,22 +133,26 @@ def start(
         block_label_text_color="#566273", block_label_text_color_dark="#a3afbd",
         block_info_text_color_dark="#a3afbd",
     )  # fmt: skip
-    page.launch(
-        server_name=host, server_port=port, auth=auth, share=False, quiet=True, prevent_thread_lock=True,
-        show_error=False, strict_cors=True, allowed_paths=[], max_file_size=LIMITS.megabytes * 10**6,
-        ssr_mode=False, pwa=False, enable_monitoring=False, run_history=False, mcp_server=False,
-        footer_links=["settings"], theme=theme, css_paths=[Path(__file__).with_name("demo.css")],
-        app_kwargs={"middleware": [Middleware(WithHeaders)], "docs_url": None, "redoc_url": None},
-    )  # fmt: skip
+    with _address(host, port):
+        page.launch(
+            server_name=host, server_port=port, auth=auth, share=False, quiet=True, prevent_thread_lock=True,
+            show_error=False, strict_cors=True, allowed_paths=[], max_file_size=LIMITS.megabytes * 10**6,
+            ssr_mode=False, pwa=False, enable_monitoring=False, run_history=False, mcp_server=False,
+            footer_links=["settings"], theme=theme, css_paths=[Path(__file__).with_name("demo.css")],
+            app_kwargs={"middleware": [Middleware(WithHeaders)], "docs_url": None, "redoc_url": None},
+        )  # fmt: skip
     return page
 
 
-def _check_free(host: str, port: int) -> None:
+@contextmanager
+def _address(host: str, port: int) -> Iterator[None]:
+    """Inside, what goes wrong with the address becomes a LiteError."""
     try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except OSError as error:
+        yield
+    except OSError as error:  # Gradio's has no strerror, and advice that is not for our command line
+        reason = error.strerror or "another program has taken it"
         raise LiteError(
-            f"{host}:{port} cannot be had ({error.strerror}). Give another --port, or a --host of this machine."
+            f"{host}:{port} cannot be had ({reason}). Give another --port, or a --host of this machine."
         ) from error
 
 
