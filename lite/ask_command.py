@@ -51,10 +51,10 @@ def index(arguments: list[str]) -> int:
         "--engine", choices=("plain", "ray"), default="plain",
         help="ray: read and embed on the workers of a Ray cluster, which all see the folder (the extra ray). [plain]",
     )  # fmt: skip
-    parser.add_argument("--workers", type=int, help="With ray: how many. [one per GPU when embedding, else per core]")
+    parser.add_argument("--workers", type=count, help="With ray: how many. [one per GPU when embedding, else per core]")
     for name, unit in {"megabytes": "file", "megapixels": "image", "pages": "PDF", "seconds": "file"}.items():
         default = asdict(DEFAULT_LIMITS)[name]
-        parser.add_argument(f"--max_{name}", type=int, default=default, help=f"Limit per {unit}. [{default}]")
+        parser.add_argument(f"--max_{name}", type=count, default=default, help=f"Limit per {unit}. [{default}]")
     options = parser.parse_args(arguments)
 
     from lite.library import Library
@@ -89,7 +89,7 @@ def index(arguments: list[str]) -> int:
     if report.kinds:
         kinds = _printable(kinds_sentence(report.kinds))
         print(f"lite: not read, as kinds that lite does not know: {kinds}", file=sys.stderr)
-    if not report.documents:
+    if not report.added + report.changed + report.unchanged:
         print(f"lite: {options.folder} holds no file that can be read: {' '.join(SUFFIXES)}", file=sys.stderr)
     print(
         f"{library.address}: {report.documents} documents. Files: {report.added} added, {report.changed} changed, "
@@ -105,7 +105,7 @@ def search(arguments: list[str]) -> int:
     )
     parser.add_argument("query", metavar="WORDS")
     _add_library(parser)
-    parser.add_argument("--limit", type=_count, default=10, help="How many. [10]")
+    parser.add_argument("--limit", type=count, default=10, help="How many. [10]")
     parser.add_argument("--json", action="store_true", help="One hit per line, as JSON.")
     options = parser.parse_args(arguments)
 
@@ -152,7 +152,7 @@ def ask(arguments: list[str]) -> int:
         help="Ask over the documents of a data set instead: flags, webqa:DIR, multimodalqa:DIR or jsonl:FILE.",
     )  # fmt: skip
     parser.add_argument("--split", default="test", help="With --data: of which questions. [test]")
-    parser.add_argument("--limit", type=_count, help="With --data: of the first N questions.")
+    parser.add_argument("--limit", type=count, help="With --data: of the first N questions.")
     parser.add_argument(
         "--profile", default="tiny",
         help="A profile that was trained (runs/PROFILE), a run folder, or `tiny`: the embedded model that knows only "
@@ -330,7 +330,8 @@ def _add_library(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """argparse shows the name: `invalid count value`."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is less than 1")

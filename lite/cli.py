@@ -37,7 +37,10 @@ STOPPED = 130  # exit status after Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns the exit status: 0, 1 for a problem that the user can mend, 2 for wrong usage."""
+    """Run a command. Returns the exit status: 0, 1 for a problem that the user can mend, 2 for wrong usage.
+
+    130 after Ctrl-C; `lite ask` and `lite search` have more.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")

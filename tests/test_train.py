@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -109,16 +110,27 @@ def test_overwrite_throws_a_run_away_and_starts_anew(tmp_path: Path) -> None:
 
 
 def test_two_processes_never_train_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    hold = (
-        "import time; from filelock import FileLock; lock = FileLock('.run.lock'); lock.acquire(); print(); "
-        "time.sleep(99)"
-    )
-    with subprocess.Popen([sys.executable, "-uc", hold], cwd=tmp_path, stdout=subprocess.PIPE) as another:
+    hold = "from filelock import FileLock; lock = FileLock('.run.lock'); lock.acquire(); print(); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-uc", hold], cwd=tmp_path, **pipes) as another:
         another.stdout.readline()
         assert cli.main([*QUICK, "--output_dir", str(tmp_path / "run")]) == 1
-        another.kill()
+        another.communicate(b"\n")
     assert f"Another process trains in {tmp_path / 'run'}." in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_locked_is_trained_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def without_locks(*_: object, **__: object) -> None:
+        raise NotImplementedError("no locks here")
+
+    monkeypatch.setattr(train_module.FileLock, "acquire", without_locks)
+    training = train_module.alone(lambda config, model_config, console: Path(config.output_dir))
+    config = SimpleNamespace(output_dir=str(tmp_path / "run"))
+    assert training(config, ModelConfig(), Console()) == tmp_path / "run"
+    assert "Nothing keeps another training out of" in caplog.text
 
 
 def test_dry_run_estimates_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
