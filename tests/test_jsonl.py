@@ -15,6 +15,7 @@ from lite.datasets import jsonl
 from lite.datasets.jsonl import split_of
 from lite.datasets.problems import Problems
 from lite.datasets.sources import load_examples
+from lite.metrics.answers import answer_score
 from lite.schema import LiteError
 
 TEXT = {"id": "d1", "kind": "text", "title": "Manual", "text": "Keep it below 3 bar."}
@@ -62,6 +63,7 @@ def test_fields_become_an_example(write):
     spec = write(QUESTION | {"id": "q", "category": "gauges", "keywords": "high"}, TEXT, "", IMAGE)
     [example] = load_examples(spec, "dev")
     assert (example.id, example.category, example.keywords, example.split) == ("q", "gauges", "high", "dev")
+    assert answer_score(example.metric, "It is high.", example.answers, example.keywords, example.category) == 1
     assert [d.id for d in example.documents] == ["d1", "d2"]
     assert example.documents[1].load_image().getpixel((0, 0)) == (255, 0, 0)
     assert load_examples(spec, "train") == []

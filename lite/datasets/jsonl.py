@@ -6,8 +6,9 @@
 
 A document has `id`, `kind` (text, table, image, page), `title`, and `text` (a table's is Markdown) or `image`, a path
 from the file's folder. A question has `question`, `relevant` (ids), and, if you like, `answers`, `documents` (the ids
-it is asked over; without them a pool of 30 is drawn from the file), `category`, `id`, `keywords` (for WebQA's metric)
-and `split` (train, dev, test; where no question has one, a tenth each goes to dev and to test).
+it is asked over; without them a pool of 30 is drawn from the file), `category`, `id`, `keywords` (what a right
+answer contains: the question is then scored by WebQA's metric) and `split` (train, dev, test; where no question has
+one, a tenth each goes to dev and to test).
 
 A Parquet file with these columns does as well: a row is a line, and a null a field that is not there.
 """
@@ -82,6 +83,7 @@ def load_examples(path: Path, split: str, limit: int | None, problems: Problems)
             category=question.get("category", ""),
             split=split,
             keywords=question.get("keywords", ""),
+            metric="webqa" if question.get("keywords") else "",
         )
         if "documents" not in question:
             corpus = corpus or Corpus(list(documents.values()))

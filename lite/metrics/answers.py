@@ -14,9 +14,14 @@ from lite.metrics import multimodalqa, webqa
 
 
 def normalise(text: str) -> str:
-    """Lower case, without accents, punctuation and English articles, single spaces."""
+    """Lower case, without accents, punctuation and English articles, single spaces.
+
+    As in SQuAD, what joins letters or digits vanishes (`U.S.` is `us`, `1,000` is `1000`). Other than there, a decimal
+    point stays, and all other punctuation parts words: `red/white` is two.
+    """
     bare = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).lower()
-    words = re.sub(r"(?<!\d)\.|\.(?!\d)|[^\w\s.]", " ", bare).split()  # a decimal point is not punctuation
+    bare = re.sub(r"['’`]|(?<=\d),(?=\d{3}\b)|(?<!\d)\.|\.(?!\d)", "", bare)
+    words = re.sub(r"[^\w\s.]", " ", bare).split()
     return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
