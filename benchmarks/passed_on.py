@@ -39,10 +39,13 @@ def main() -> None:
     result = {}
     for seed in arguments.seeds:
         by_system = {}
+        folder = ROOT / "runs" / arguments.profile / f"seed-{seed}" / "stage2" / "predictions"
+        if not (folder / f"{FULL}.jsonl").exists():
+            raise SystemExit(f"{folder} holds no predictions. Train the seeds first: python benchmarks/seeds.py")
         for system in SYSTEMS:
-            path = ROOT / "runs" / arguments.profile / f"seed-{seed}" / "stage2" / "predictions" / f"{system}.jsonl"
-            if not path.exists():
-                raise SystemExit(f"{path} does not exist. Train the seeds first: python benchmarks/seeds.py")
+            path = folder / f"{system}.jsonl"
+            if not path.exists():  # a recipe without a cold start
+                continue
             by_system[system] = [(examples[name], trace) for name, trace in read_predictions(path).items()]
         answered = by_system[FULL]
         kinds = sorted({example.category for example, _ in answered}, key=lambda kind: ("+" in kind, kind))
@@ -91,7 +94,7 @@ def best(shown: Sequence[str], relevant: Collection[str]) -> float:
 def table(runs: Sequence[dict]) -> str:
     """Markdown: a row per kind of question, means over the seeds; exact match over the questions of all seeds."""
     cited = []
-    for system in SYSTEMS:
+    for system in runs[0]["citing_two"]:
         parts = [run["citing_two"][system] for run in runs]
         cited.append(f"{system} {sum(p['citing'] for p in parts)} of {sum(p['prompts'] for p in parts)}")
     runs = [run["kinds"] for run in runs]

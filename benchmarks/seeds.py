@@ -2,8 +2,9 @@
 
     python benchmarks/seeds.py [--profile tiny] [--seeds 0 1 2] [--stages 1 2]
 
-trains `runs/<profile>/seed-<n>/stage1` and `stage2` (a finished run is only read), writes the figures that matter to
-benchmarks/results/stage<n>-seeds-<profile>.json and the tables between the `stage 1` and `stage 2` marks of the README.
+trains `runs/<profile>/seed-<n>/stage1` and `stage2` (a finished run of the recipe is only read), writes the figures
+that matter to benchmarks/results/stage<n>-seeds-<profile>.json and the tables between the `stage 1` and `stage 2` marks
+of the README.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import argparse
 import json
 from pathlib import Path
 
+import yaml
 from readme import write_section
 
 from lite import cli
 from lite.callbacks import read_metrics
+from lite.train import check_settings
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ("auc", "recall@1", "recall@5", "ndcg@5")
@@ -42,8 +45,12 @@ def run_of(profile: str, seed: int, stage: int, pick) -> dict:
     """Train, unless the report is there; the figures of the report, and the seconds of the training steps."""
     parent = ROOT / "runs" / profile / f"seed-{seed}"
     folder = parent / f"stage{stage}"
-    if not (folder / "report.json").exists():
-        recipe = ROOT / "recipes" / profile / f"stage{stage}.yaml"
+    recipe = ROOT / "recipes" / profile / f"stage{stage}.yaml"
+    if (folder / "report.json").exists():
+        wanted = yaml.safe_load(recipe.read_text()) | {"seed": seed}
+        wanted.pop("stage1_adapter", None)
+        check_settings(folder, yaml.safe_load((folder / "config.yaml").read_text()), wanted)
+    else:
         command = ["train", f"stage{stage}", "--config", str(recipe), "--seed", str(seed), "--output_dir", str(folder)]
         if stage == 2:
             command += ["--stage1_adapter", str(parent / "stage1" / "adapter")]
@@ -58,7 +65,7 @@ def extract(report: dict) -> dict:
     """The figures of the README's table and of the two-hop remark."""
 
     def figures(part: dict) -> dict:
-        systems = ("base", "trained", "difference", "bm25", "chance")
+        systems = ("base", "trained", "difference", "bm25", "over_bm25", "chance")
         return {system: {figure: part[system][figure] for figure in FIGURES} for system in systems}
 
     return {
@@ -87,15 +94,17 @@ def table(runs: list[dict]) -> str:
                 cells.append(f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})")
                 shown = figure.replace("auc", "AUC")
                 lines.append(f"| {name} | {shown} | {run['seed']} | " + " | ".join(cells) + " |")
-    verdicts = []
-    for pools, name in (("own_pools", "own"), ("hard_pools", "hard")):
-        for figure in ("auc", "recall@5"):
-            better = sum(run[pools]["difference"][figure]["low"] > 0 for run in runs)
-            worse = sum(run[pools]["difference"][figure]["high"] < 0 for run in runs)
-            against = f", below 0 with {worse}" if worse else ""
-            verdicts.append(
-                f"{name} pools, {figure.replace('auc', 'AUC')}: with {better} of {len(runs)} seeds{against}"
-            )
+
+    def verdicts(difference: str) -> str:
+        found = []
+        for pools, name in (("own_pools", "own"), ("hard_pools", "hard")):
+            for figure in FIGURES:
+                better = sum(run[pools][difference][figure]["low"] > 0 for run in runs)
+                worse = sum(run[pools][difference][figure]["high"] < 0 for run in runs)
+                against = f", below 0 with {worse}" if worse else ""
+                found.append(f"{name} pools, {figure.replace('auc', 'AUC')}: {better} of {len(runs)} seeds{against}")
+        return "; ".join(found)
+
     one, two = "one document", "two documents"
     mean = {
         kind: {
@@ -112,7 +121,9 @@ def table(runs: list[dict]) -> str:
         [
             *lines,
             "",
-            f"The interval of the difference lies above 0 in: {'; '.join(verdicts)}.",
+            f"The interval of trained - base lies above 0 with: {verdicts('difference')}.",
+            "",
+            f"That of trained - BM25 lies above 0 with: {verdicts('over_bm25')}.",
             "",
             f"Mean over the seeds, own pools: {'; '.join(sentences)}.",
         ]
@@ -134,6 +145,7 @@ def extract_stage2(report: dict) -> dict:
         "baseline": report["baseline"],
         "systems": {name: figures(part) for name, part in report["systems"].items()},
         "difference": figures(report["difference"]),
+        "against": {name: figures(part) for name, part in report["against"].items()},
         "by_kind": {
             kind: {"questions": part["questions"]} | {name: figures(part[name]) for name in report["systems"]}
             for kind, part in report["by_kind"].items()

@@ -76,14 +76,14 @@ def stage1_report(
         "stage": "stage1",
         "data": config.data,
         "questions": {"dev": len(dev), "test": len(test)},
+        "reported_on": reported_on(test),
         "seed": config.seed,
         "adapter_hash": adapter_hash(folder / "adapter"),
         "filter": {key: tuned[key] for key in ("threshold", "max_kept")} | {"tuned_on": "dev"},
         "filter_on_dev": {key: tuned[key] for key in ("recall_kept", "share_filtered")},
         "filter_on_test": filter_quality(trained, tuned["threshold"], int(tuned["max_kept"])),
         **side_by_side(base, trained, lexical),
-        "hard_pools": side_by_side(base_hard, trained_hard, lexical_hard)
-        | {"size": config.hard_pool_size, "filter_on_test": filter_quality(trained_hard, tuned["threshold"], 10**6)},
+        "hard_pools": side_by_side(base_hard, trained_hard, lexical_hard) | {"size": config.hard_pool_size},
         "by_kind": {
             name: {"questions": len(chosen)}
             | side_by_side(*([run[i] for i in chosen] for run in (base, trained, lexical)))
@@ -96,31 +96,47 @@ def stage1_report(
     plot_roc({"base": base, "trained": trained}, folder / "roc.png")
     plot_scores(trained, tuned["threshold"], folder / "scores.png")
     (folder / "report.md").write_text(markdown(report))
-    console.print(terminal_table(report, "Test split, the data set's own pools"))
-    console.print(terminal_table(report["hard_pools"], f"Test split, hard pools of {config.hard_pool_size}"))
+    console.print(terminal_table(report, f"{report['reported_on']}: the data's own pools"))
+    console.print(terminal_table(report["hard_pools"], f"The same with hard pools of {config.hard_pool_size}"))
     console.print(_filter_sentence(report), soft_wrap=True)
     return report
 
 
 def side_by_side(base: list[Judged], trained: list[Judged], lexical: list[Judged]) -> dict:
-    """The figures of every system and the paired difference trained - base."""
+    """The figures of every system and the paired differences trained - base and trained - BM25."""
+    ranked = [name for name in FIGURES if name != "accuracy"]  # BM25 has no threshold at which it would say Yes
     return {
         "base": summarise(base),
         "trained": summarise(trained),
         "difference": compare(trained, base),
-        # BM25 has no threshold at which it would say Yes
-        "bm25": {name: figure for name, figure in summarise(lexical).items() if name != "accuracy"},
+        "bm25": {name: figure for name, figure in summarise(lexical).items() if name in ranked},
+        "over_bm25": {name: figure for name, figure in compare(trained, lexical).items() if name in ranked},
         "chance": chance(trained),
     }
 
 
+def reported_on(examples: Sequence[Example]) -> str:
+    """Which questions a report is on, such as `239 questions of test`."""
+    parts = [f"{sum(e.split == split for e in examples)} questions of {split}" for split in sorted(splits_of(examples))]
+    return " and ".join(parts) + (", none of which tuned the threshold" if splits_of(examples) != {"test"} else "")
+
+
+def splits_of(examples: Sequence[Example]) -> set[str]:
+    """The names of the splits that the examples come from."""
+    return {example.split for example in examples}
+
+
 def judged(examples: Sequence[Example], scores: np.ndarray) -> list[Judged]:
     """Cut flat scores into questions."""
-    ends = np.cumsum([len(example.documents) for example in examples])[:-1]
     return [
         Judged(part, np.array([document.id in example.relevant for document in example.documents]))
-        for example, part in zip(examples, np.split(scores, ends), strict=True)
+        for example, part in zip(examples, by_example(scores, examples), strict=True)
     ]
+
+
+def by_example(scores: np.ndarray, examples: Sequence[Example]) -> list[np.ndarray]:
+    """Cut `[all documents]` into one array per example."""
+    return np.split(scores, np.cumsum([len(example.documents) for example in examples])[:-1])
 
 
 def bm25(examples: Sequence[Example], corpus: Corpus) -> list[Judged]:
@@ -134,13 +150,13 @@ def bm25(examples: Sequence[Example], corpus: Corpus) -> list[Judged]:
 
 def markdown(report: dict) -> str:
     """`report.md`."""
-    questions = report["questions"]
     lines = [
         "# Stage 1: relevance filter",
         "",
-        f"Data: {report['data']}, {questions['test']} test questions; seed {report['seed']}; "
-        f"adapter `{report['adapter_hash'][:12]}`. Intervals are 95 % bootstrap over questions; the difference "
-        "(trained - base) is paired. Accuracy counts Yes where P(relevant) ≥ 0.5.",
+        f"Data: {report['data']}, {report['reported_on']}; seed {report['seed']}; adapter "
+        f"`{report['adapter_hash'][:12]}`. Intervals are 95 % bootstrap over questions; differences are paired. AUC is "
+        "over all pairs, so it also asks that scores of different questions compare, which BM25's do not. Accuracy "
+        "counts Yes where P(relevant) ≥ 0.5.",
         "",
         _filter_sentence(report),
         "",
@@ -182,9 +198,10 @@ def terminal_table(part: dict, title: str) -> Table:
 
 
 def _markdown_table(part: dict) -> list[str]:
-    rows = ["| | chance | BM25 | base | trained | trained - base |", "|---|---|---|---|---|---|"]
+    rows = ["| | chance | BM25 | base | trained | trained - base | trained - BM25 |", "|---" * 7 + "|"]
     for figure in FIGURES:
-        cells = (cell(part[system].get(figure), system == "difference") for system in SYSTEMS)
+        systems = (*SYSTEMS, "over_bm25")
+        cells = (cell(part[system].get(figure), system in ("difference", "over_bm25")) for system in systems)
         rows.append(f"| {figure} | " + " | ".join(cells) + " |")
     return rows
 

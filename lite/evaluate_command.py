@@ -20,6 +20,7 @@ from lite.datasets.problems import Problems
 from lite.datasets.sources import load_examples, parse_spec, split_mix, without_unreadable
 from lite.distributed import processes
 from lite.engines import Answer, transformers_engine, usable_cards
+from lite.evaluate import reported_on
 from lite.evaluate_stage2 import markdown, read_predictions, report_systems, terminal_table
 from lite.listwise import FULL, STAGE1_BASE
 from lite.models import ModelConfig
@@ -29,11 +30,6 @@ from lite.train_stage2 import REWARDS, Stage2Config, load_test_examples, train_s
 
 logger = logging.getLogger(__name__)
 
-# Settings that runs in one table must share; a variant's own change is part of its settings.
-DECISIVE = {
-    *("data", "limit", "seed", "adapter_mode", "reward_weights"),
-    *("max_steps", "max_documents", "learning_rate", "cold_start_steps"),
-}
 SUBMISSIONS = {"webqa": webqa.submission, "multimodalqa": multimodalqa.submission}
 # What each ablation changes in the recipe; see `ablate`.
 ABLATIONS = {
@@ -210,12 +206,20 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
         if (folder / "report.json").exists():
             before = yaml.safe_load((folder / "config.yaml").read_text())
             ours = resolved_settings(settings, model_config)
-            check_settings(folder, before, {key: value for key, value in ours.items() if key in DECISIVE})
+            del ours["stage1_adapter"]  # wherever it lies: its hash is compared below
+            check_settings(folder, before, ours)
             console.print(f"{name}: {folder} is there.", soft_wrap=True)
             continue
         console.rule(name)
         train_stage2(settings, model_config, console)
     reports = {name: json.loads((folder / "report.json").read_text()) for name, folder in runs.items()}
+    below = {name: report["stage1_hash"] for name, report in reports.items() if report["stage1_hash"]}
+    if len(set(below.values())) > 1:
+        listed = "\n".join(f"  {runs[name]}: {found[:12]}" for name, found in below.items())
+        raise LiteError(
+            f"These runs are stacked on different stage 1 adapters:\n{listed}\nRemove those that are out of date and "
+            "start again: what is missing is trained."
+        )
     examples, _ = load_test_examples(config)
     systems: dict[str, list[Trace]] = {}
     for name, report in reports.items():
@@ -230,12 +234,12 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
     }  # fmt: skip
     (table / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     notes = [
-        f"Data: {config.data}, {len(examples)} test questions, seed {config.seed}. Each variant is trained from the "
+        f"Data: {config.data}, {reported_on(examples)}, seed {config.seed}. Each variant is trained from the "
         "same stage 1 with the same steps; `no stage 1` has neither its adapter nor its filter. A reward that is left "
         "out is left out of GRPO only: a cold start imitates chains that rank and answer.",
     ]
     (table / "report.md").write_text(markdown(report, "Ablation", notes))
-    console.print(terminal_table(report, f"{len(examples)} test questions"))
+    console.print(terminal_table(report, reported_on(examples)))
     console.print(f"Table: {table / 'report.md'}", soft_wrap=True)
     return table
 

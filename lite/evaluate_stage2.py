@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from peft import PeftModel
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -18,9 +19,9 @@ from transformers import ProcessorMixin
 from lite.adapters import STAGE1, active
 from lite.callbacks import read_metrics
 from lite.datasets.pools import Corpus
-from lite.evaluate import bm25, cell, save_plot
+from lite.evaluate import bm25, by_example, cell, save_plot
 from lite.evaluate import plt as plots
-from lite.listwise import NOTHING_FOUND, Listing, arrange, select, trace
+from lite.listwise import NOTHING_FOUND, Listing, arrange, select, shown_in, trace, without
 from lite.metrics import bootstrap
 from lite.metrics.answers import answer_figures, answer_score, normalise
 from lite.metrics.ranking import ndcg
@@ -67,11 +68,6 @@ def stage1_scores(
     return by_example(scores, examples)
 
 
-def by_example(scores: np.ndarray, examples: Sequence[Example]) -> list[np.ndarray]:
-    """Cut `[all documents]` into one array per example."""
-    return np.split(scores, np.cumsum([len(example.documents) for example in examples])[:-1])
-
-
 def lexical_scores(examples: Sequence[Example], corpus: Corpus) -> list[np.ndarray]:
     """BM25 of each document of each example's pool."""
     return [question.scores for question in bm25(examples, corpus)]
@@ -95,8 +91,19 @@ def answer_examples(
 
     Returns:
         One trace per example, in their order.
+
+    Raises:
+        LiteError: `path` answers one of the examples as it was before the data changed.
     """
     found = read_predictions(path) if path else {}
+    for example in examples:
+        old = found.get(example.id)
+        if old and (old.question != example.question or set(old.retrieved) != {d.id for d in example.documents}):
+            raise LiteError(
+                f"{path} answers another {example.id}: {old.question!r} over {len(old.retrieved)} documents, now "
+                f"{example.question!r} over {len(example.documents)}. The data have changed since: move the file away, "
+                "or answer anew with --overwrite true."
+            )
     missing = [i for i, example in enumerate(examples) if example.id not in found]
     listings, dropped = {}, {}
     for i in missing:
@@ -204,24 +211,22 @@ def evidence_test(
 ) -> dict:
     """Does the answer rest on what the chain cites?
 
-    Each question is asked again without the cited documents, and without as many uncited ones drawn at random. A chain
-    that is what the answer rests on loses its answer with the former only.
+    Each question is asked again without the cited documents, and without as many uncited ones drawn at random; what is
+    left keeps its order. A chain that is what the answer rests on loses its answer with the former only.
 
     Returns:
-        Shares of answers that change, with intervals, over the well-formed traces that cite something and leave
-        something uncited; `difference` is paired.
+        Shares of answers that change, with intervals, over the well-formed traces that cite something and leave at
+        least as many uncited; `difference` is paired.
     """
     without_cited, without_uncited, before = [], [], []
     for outcome, example in zip(traces, examples, strict=True):
         uncited = [i for i in outcome.kept if i not in outcome.cited]
-        if not (outcome.format_ok and outcome.cited and uncited):
+        if not (outcome.format_ok and 0 < len(outcome.cited) <= len(uncited)):
             continue
-        documents = {document.id: document for document in example.documents}
-        rng = random.Random(outcome.question)
-        removed = set(rng.sample(uncited, min(len(uncited), len(outcome.cited))))
-        for gone, listings in ((set(outcome.cited), without_cited), (removed, without_uncited)):
-            left = [documents[i] for i in outcome.kept if i not in gone]
-            listings.append(arrange(outcome.question, left))
+        whole = shown_in(outcome, {document.id: document for document in example.documents})
+        removed = random.Random(outcome.question).sample(uncited, len(outcome.cited))
+        without_cited.append(without(whole, outcome.cited))
+        without_uncited.append(without(whole, removed))
         before.append(normalise(outcome.answer))
     if not before:
         return {"questions": 0}
@@ -309,17 +314,20 @@ def evidence_sentence(evidence: dict) -> str:
 
 
 def terminal_table(report: dict, title: str) -> Table:
-    """The systems side by side; intervals only for the difference."""
-    table = Table(title=title)
+    """The main figures of the systems, one below the other, in 80 columns; all figures are in `report.md`."""
+    shown = ("format", "ndcg@5", "source_f1", "exact_match", "f1", "answer")
+    table = Table(title=title, box=box.SIMPLE, pad_edge=False, collapse_padding=True)
     table.add_column("")
-    for name in report["systems"]:
-        table.add_column(name, justify="right")
-    compared = report["full"] != report["baseline"]
-    if compared:
-        table.add_column(f"{report['full']} - {report['baseline']}", justify="right", no_wrap=True)
-    for figure in FIGURES:
-        values = [f"{found[figure]['value']:.3f}" for found in report["systems"].values()]
-        table.add_row(figure, *values, *([cell(report["difference"][figure], signed=True)] if compared else []))
+    for figure in shown:
+        table.add_column(figure.replace("_", "\n"), justify="right", no_wrap=True)
+    for name, found in report["systems"].items():
+        table.add_row(name, *(f"{found[figure]['value']:.3f}" for figure in shown))
+    if report["full"] != report["baseline"]:
+        gains = [report["difference"][figure] for figure in shown]
+        stars = ["*" if gain["low"] > 0 or gain["high"] < 0 else "" for gain in gains]
+        table.add_section()
+        table.add_row("its gain", *(f"{gain['value']:+.3f}{star}" for gain, star in zip(gains, stars, strict=True)))
+        table.caption = f"gain: {report['full']} - {report['baseline']}; * its 95 % interval excludes 0"
     return table
 
 

@@ -11,6 +11,7 @@ import yaml
 from peft import PeftModel
 
 from lite.adapters import STAGE1, STAGE2, activate, load_stack, read_card, save_adapter, stage1_of
+from lite.datasets.sources import split_mix
 from lite.models import ModelConfig, load_model, model_path
 from lite.schema import LiteError
 
@@ -51,11 +52,12 @@ def export(run: Path, out: Path, merge: bool = False) -> Path:
     )
     base, processor = load_model(config)
     model = load_stack(base, stage1, stage2)
-    card = {key: value for key, value in card.items() if key != "active"} | {"joined": names}
+    card = {key: value for key, value in card.items() if key != "active"} | {"joined": names, "base": name}
+    card["data"] = ",".join(part.partition(":")[0] for part in split_mix(card["data"]))  # without the user's paths
     if merge:
         activate(model, names)
         merged = model.merge_and_unload(adapter_names=names)
-        merged.to(torch.bfloat16 if torch.cuda.is_available() else merged.dtype).save_pretrained(out)
+        merged.to(torch.bfloat16).save_pretrained(out)
         processor.save_pretrained(out)
     else:
         join(model, names)
@@ -92,7 +94,7 @@ def model_card(run: Path, card: dict, merged: bool) -> str:
         f"| adapter hash | `{read_card(run / 'adapter')['hash']}` |",
         *([f"| stage 1 hash | `{card['stage1_hash']}` |"] if card.get("stage1_hash") else []),
         f"| data | {card['data']} |", *(f"| {key} | {settings[key]} |" for key in shown if key in settings), "",
-        "## Figures on the test split", "",
+        f"## Figures on {report.get('reported_on', 'unseen questions')}", "",
         "| figure | value | 95 % interval |", "|---|---|---|",
         *(f"| {n} | {f['value']:.3f} | {f['low']:.3f} to {f['high']:.3f} |" for n, f in figures.items()), "",
         "## Licence", "",

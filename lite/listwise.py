@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,19 @@ def arrange(question: str, best_first: Sequence[Document], seed: int = 0) -> Lis
     rng.shuffle(places)  # places[i]: where in best_first the document shown as number i + 1 stands
     order = sorted(range(1, len(places) + 1), key=lambda number: places[number - 1])
     return Listing(question, tuple(best_first[i] for i in places), tuple(order))
+
+
+def shown_in(outcome: Trace, documents: Mapping[str, Document]) -> Listing:
+    """The listing that a trace is of; `documents` by id."""
+    order = tuple(outcome.shown.index(i) + 1 for i in outcome.kept)
+    return Listing(outcome.question, tuple(documents[i] for i in outcome.shown), order)
+
+
+def without(listing: Listing, gone: Collection[str]) -> Listing:
+    """The listing less the documents of these ids; the others keep their order and move up."""
+    left = [number for number, document in enumerate(listing.documents, start=1) if document.id not in gone]
+    order = tuple(left.index(number) + 1 for number in listing.stage1_order if number in left)
+    return Listing(listing.question, tuple(listing.documents[number - 1] for number in left), order)
 
 
 def select(scores: np.ndarray, threshold: float, max_kept: int, max_documents: int) -> tuple[list[int], list[int]]:

@@ -6,7 +6,6 @@ the command line and the demo show meanwhile.
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +28,9 @@ from lite.listwise import (
     say,
     say_streaming,
     select,
+    shown_in,
     trace,
+    without,
 )
 from lite.metrics.answers import normalise
 from lite.models import ModelConfig, load_model
@@ -244,10 +245,8 @@ class Rag:
         Returns:
             One per document that was kept, in stage 1's order.
         """
-        by_id = {document.id: document for document in documents}
-        shown = tuple(by_id[i] for i in outcome.shown)
-        order = tuple(outcome.shown.index(i) + 1 for i in outcome.kept)
-        listings = [without(Listing(outcome.question, shown, order), outcome.shown.index(i) + 1) for i in outcome.kept]
+        whole = shown_in(outcome, {document.id: document for document in documents})
+        listings = [without(whole, {i}) for i in outcome.kept]
         asked = [listing for listing in listings if listing.documents]
         with self._lock, active(self.model, self.stage2["active"]):
             texts = iter(say(self.model, self.processor, asked, *self._limits(), batch_size=self.batch_size))
@@ -278,15 +277,6 @@ class Rag:
 
     def _limits(self) -> tuple[int, int]:
         return self.stage2["document_chars"], self.stage2["max_completion_length"]
-
-
-def without(listing: Listing, number: int) -> Listing:
-    """The listing less the document that is shown as `number`; the others move up."""
-    return dataclasses.replace(
-        listing,
-        documents=(*listing.documents[: number - 1], *listing.documents[number:]),
-        stage1_order=tuple(n - (n > number) for n in listing.stage1_order if n != number),
-    )
 
 
 def chain_so_far(said: str) -> str:

@@ -39,8 +39,8 @@ from lite.datasets.pools import Corpus
 from lite.datasets.problems import Problems
 from lite.datasets.sources import load_report_examples
 from lite.distributed import for_processes, is_main, processes
+from lite.evaluate import reported_on
 from lite.evaluate_stage2 import (
-    NOTHING_FOUND,
     Budget,
     answer_examples,
     evidence_sentence,
@@ -357,14 +357,8 @@ def stage2_report(
     systems[full] = run(full, trained, scores, budget)
 
     def ask(listings: list[Listing]) -> list[str]:
-        asked = [i for i, listing in enumerate(listings) if listing.documents]
         with active(model, trained):
-            texts = say(
-                model, processor, [listings[i] for i in asked], budget.document_chars, budget.max_new_tokens,
-                budget.batch_size,
-            )  # fmt: skip
-        said = dict(zip(asked, texts, strict=True))
-        return [said.get(i, NOTHING_FOUND) for i in range(len(listings))]
+            return say(model, processor, listings, budget.document_chars, budget.max_new_tokens, budget.batch_size)
 
     report = {
         "stage": STAGE2,
@@ -375,21 +369,23 @@ def stage2_report(
         "stage1_hash": read_card(stage1)["hash"] if stage1 is not None else None,
         "full": full,
         "baseline": STAGE1_BASE if stage1 is not None else BASE,
+        "reported_on": reported_on(examples),
     }
     report |= report_systems(examples, systems, full, report["baseline"])
     report["evidence"] = evidence_test(systems[full], ask, examples)
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     plot_terms(folder)
     notes = [
-        f"Data: {config.data}, {len(examples)} test questions; seed {config.seed}; adapter "
+        f"Data: {config.data}, {report['reported_on']}; seed {config.seed}; adapter "
         f"`{report['adapter_hash'][:12]}`. Intervals are 95 % bootstrap over questions. At most "
         f"{config.max_documents} documents in a prompt."
         + (" The embedded tiny model knows only flags." if model.config.name_or_path == model_path("tiny") else ""),
         "",
-        f"`{BASE}` gets BM25's best documents, the others what stage 1 keeps; `{COLD_START}` is what GRPO began with.",
+        f"`{BASE}` gets BM25's best documents, the others what stage 1 keeps."
+        + (f" `{COLD_START}` is what GRPO began with." if config.cold_start_steps else ""),
     ]
     (folder / "report.md").write_text(markdown(report, "Stage 2: rank and answer", notes) + "\n![reward](reward.png)\n")
-    console.print(terminal_table(report, f"Test split, {len(examples)} questions"))
+    console.print(terminal_table(report, report["reported_on"]))
     if report["evidence"]["questions"]:
         console.print(evidence_sentence(report["evidence"]), soft_wrap=True, highlight=False)
     return report

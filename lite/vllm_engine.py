@@ -22,7 +22,8 @@ from transformers import AutoProcessor, ProcessorMixin
 
 from lite.adapters import read_card
 from lite.engines import Answer, budget
-from lite.evaluate_stage2 import answer_examples, by_example
+from lite.evaluate import by_example
+from lite.evaluate_stage2 import answer_examples
 from lite.listwise import Listing
 from lite.models import ModelConfig, model_path
 from lite.prompts import stage1_prompt, stage2_prompt

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from official_files import (
     BLUE,
     GREEN,
@@ -17,10 +18,13 @@ from official_files import (
     write_multimodalqa,
     write_webqa,
 )
+from rich.console import Console
 
 from lite import cli
-from lite.evaluate_command import EvaluateConfig, variant
+from lite.evaluate_command import ABLATIONS, EvaluateConfig, ablate, variant
+from lite.listwise import FULL
 from lite.models import ModelConfig
+from lite.schema import LiteError
 from lite.train import resolved_settings
 
 RECIPE = str(Path(__file__).parents[1] / "recipes" / "tiny" / "stage2.yaml")
@@ -99,6 +103,41 @@ def test_variants_of_an_ablation_have_the_recipes_settings_and_not_what_was_deri
     differing = {key for key, value in resolved_settings(left_out, ModelConfig()).items() if value != of_recipe[key]}
     assert differing == {"output_dir", "reward_weights", "logging_dir"} & differing
     assert left_out.reward_weights[2] == 0
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """What an ablation finds where all its runs are there: their settings and reports."""
+    config = EvaluateConfig(output_dir="runs/stage2", stage1_adapter="runs/stage1/adapter", use_cpu=True, bf16=False)
+    for name in (FULL, *ABLATIONS):
+        changes = ABLATIONS.get(name, {})
+        folder = (
+            tmp_path / "runs" / ("stage2" if name == FULL else f"ablation/{name.replace(' ', '-').replace(',', '')}")
+        )
+        folder.mkdir(parents=True)
+        settings = resolved_settings(variant(config, changes, folder, "elsewhere/adapter"), ModelConfig())
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+        below = None if changes.get("adapter_mode") == "fresh" else "a" * 64
+        (folder / "report.json").write_text(json.dumps({"stage1_hash": below}))
+    return tmp_path / "runs"
+
+
+def run_ablation() -> None:
+    config = EvaluateConfig(output_dir="runs/stage2", stage1_adapter="runs/stage1/adapter", use_cpu=True, bf16=False)
+    ablate(config, ModelConfig(), Console())
+
+
+def test_runs_of_other_settings_are_not_put_into_one_table(finished: Path) -> None:
+    path = finished / "ablation" / "no-answer-reward" / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"temperature": 3.3}))
+    with pytest.raises(LiteError, match=r"no-answer-reward holds a run with other settings:\n  temperature: 3.3 there"):
+        run_ablation()
+
+
+def test_runs_on_another_stage_1_are_not_put_into_one_table(finished: Path) -> None:
+    (finished / "ablation" / "no-ranking-reward" / "report.json").write_text(json.dumps({"stage1_hash": "b" * 64}))
+    with pytest.raises(LiteError, match=r"(?s)different stage 1 adapters:.*no-ranking-reward: bbbbbbbbbbbb\n"):
+        run_ablation()
 
 
 def test_ablation_in_several_processes_is_refused(

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from lite.adapters import STAGE1, activate
-from lite.listwise import BASE, STAGE1_BASE, Listing, say, say_streaming, trace
+from lite.listwise import BASE, STAGE1_BASE, Listing, say, say_streaming, trace, without
 from lite.prompts import UNKNOWN, stage2_prompt
-from lite.rag import Rag, chain_so_far, without
+from lite.rag import Rag, chain_so_far
 from lite.schema import Document, LiteError, Trace
 
 QUESTION = "What is the capital of Chad?"
@@ -160,7 +160,7 @@ def test_explain_takes_each_document_away(rag: Rag) -> None:
     for found in evidence:
         left = without(
             Listing(QUESTION, tuple(d for i in outcome.shown for d in DOCUMENTS if d.id == i), (1, 2, 3, 4, 5)),
-            outcome.shown.index(found.id) + 1,
+            {found.id},
         )
         activate(rag.model, rag.stage2["active"])
         said = say(rag.model, rag.processor, [left], 140, 24)[0]
@@ -175,7 +175,9 @@ def test_explain_of_a_single_document(rag: Rag) -> None:
 
 def test_without_renumbers() -> None:
     listing = Listing("q", tuple(DOCUMENTS[:3]), (3, 1, 2))
-    assert without(listing, 1) == Listing("q", tuple(DOCUMENTS[1:3]), (2, 1))
+    assert without(listing, {"d0"}) == Listing("q", tuple(DOCUMENTS[1:3]), (2, 1))
+    assert without(listing, {"d0", "d2"}) == Listing("q", (DOCUMENTS[1],), (1,))
+    assert without(listing, {"elsewhere"}) == listing
 
 
 def test_chain_so_far_grows_to_the_chain() -> None:

@@ -248,6 +248,7 @@ def test_exported_adapter_computes_what_the_stack_does_in_plain_peft(parent: Pat
     assert (logits(stack) - expected).abs().max() > 1e-3, "stage 2 does nothing here, so this shows nothing"
     card = (tmp_path / "joined" / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0")
+    assert "## Figures on 6 questions of test" in card
     assert cli.main(["export", "--run", str(parent / "stage2"), "--output_dir", str(tmp_path / "joined")]) == 1
 
 
@@ -256,12 +257,13 @@ def test_merged_model_loads_without_this_package(parent: Path, tmp_path: Path) -
     assert cli.main(["export", "--run", str(parent / "stage2"), "--output_dir", str(out), "--merge"]) == 0
     program = (
         "import sys, torch; from transformers import AutoModelForImageTextToText as M, AutoProcessor as P; "
-        "m, p = M.from_pretrained(sys.argv[1]), P.from_pretrained(sys.argv[1]); "
-        "ids = torch.arange(20, 40)[None]; torch.save(m(input_ids=ids).logits, sys.argv[2]); "
+        "m, p = M.from_pretrained(sys.argv[1]), P.from_pretrained(sys.argv[1]); assert m.dtype == torch.bfloat16; "
+        "ids = torch.arange(20, 40)[None]; torch.save(m.float()(input_ids=ids).logits, sys.argv[2]); "
         "assert not [n for n in sys.modules if n == 'lite' or n.startswith('peft')]"
     )
     subprocess.run([sys.executable, "-c", program, str(out), str(tmp_path / "logits.pt")], check=True, cwd=tmp_path)
     base = load_model(ModelConfig(load_in_4bit=False))[0]
     stack = load_stack(base, parent / "stage1" / "adapter", parent / "stage2" / "adapter")
     activate(stack, [STAGE1, STAGE2])
-    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), logits(stack), atol=1e-3, rtol=1e-3)
+    off = (torch.load(tmp_path / "logits.pt") - logits(stack)).norm()
+    assert off < 0.02 * logits(stack).norm(), "further off than weights in 16 bits are"

@@ -1,0 +1,115 @@
+"""Whole answers over a split without a model: what says the completions is a function."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from lite.evaluate_stage2 import Budget, answer_examples, evidence_test, report_systems, terminal_table
+from lite.listwise import FULL, STAGE1_BASE, Listing, arrange, trace
+from lite.schema import Document, Example, LiteError, Trace
+
+DOCUMENTS = tuple(Document(f"d{i}", "text", f"Title {i}", f"Text {i}.") for i in range(4))
+EXAMPLE = Example("q", "Which?", DOCUMENTS, frozenset({"d1"}), ("yes",), split="test")
+BUDGET = Budget(-np.inf, 4, 4, 100, 10, 8)
+SCORES = np.array([0.1, 0.9, 0.5, 0.3])
+
+
+def completion(answer: str, *numbers: int) -> str:
+    chain = " ".join(f"[{number}] helps." for number in numbers)
+    return f"<think>{chain}</think><rank>{' > '.join(f'[{n}]' for n in numbers)}</rank><answer>{answer}</answer>"
+
+
+def saying(say: Callable[[Listing], str]) -> Callable[..., list[str]]:
+    """What `answer_examples` asks, with `say` for the model."""
+
+    def ask(listings: Sequence[Listing], chars: int, tokens: int, batch: int, done: Callable) -> list[str]:
+        texts = [say(listing) for listing in listings]
+        done(list(range(len(texts))), texts)
+        return texts
+
+    return ask
+
+
+def answered(example: Example, say: Callable[[Listing], str], path: Path | None = None) -> Trace:
+    (outcome,) = answer_examples(saying(say), [example], [SCORES], BUDGET, path, Console())
+    return outcome
+
+
+def place(listing: Listing, name: str) -> int:
+    return [document.id for document in listing.documents].index(name) + 1
+
+
+def test_predictions_are_kept_and_not_asked_for_again(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    first = answered(EXAMPLE, lambda listing: completion("yes", 1), path)
+    assert answered(EXAMPLE, lambda listing: pytest.fail("asked again"), path) == first
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["q"]
+
+
+OTHER = Document("new", "text", "")
+
+
+@pytest.mark.parametrize(
+    "changed", [replace(EXAMPLE, question="Which other?"), replace(EXAMPLE, documents=(*DOCUMENTS[:3], OTHER))]
+)
+def test_predictions_of_data_that_changed_are_not_taken_for_the_new_ones(changed: Example, tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    answered(EXAMPLE, lambda listing: completion("yes", 1), path)
+    before = path.read_text()
+    with pytest.raises(LiteError, match=r"predictions.jsonl answers another q.*data have changed.*--overwrite true"):
+        answered(changed, lambda listing: completion("yes", 1), path)
+    assert path.read_text() == before
+
+
+def test_the_evidence_test_takes_documents_away_and_leaves_the_others_in_their_order() -> None:
+    """A model whose answer is the first document that it sees, other than `d1`, which it cites."""
+    outcome = answered(EXAMPLE, lambda listing: completion("yes", place(listing, "d1")))
+    asked: list[list[Listing]] = []
+
+    def ask(listings: list[Listing]) -> list[str]:
+        asked.append(listings)
+        return [completion("yes" if any(d.id == "d1" for d in listing.documents) else "no", 1) for listing in listings]
+
+    found = evidence_test([outcome], ask, [EXAMPLE])
+    assert found["questions"] == 1
+    assert found["changed_without_cited"]["value"] == 1
+    assert found["changed_without_uncited"]["value"] == 0
+    assert found["difference"]["value"] == 1
+    ((without_cited,), (without_uncited,)) = asked
+    assert [document.id for document in without_cited.documents] == [i for i in outcome.shown if i != "d1"]
+    left = [document.id for document in without_uncited.documents]
+    assert "d1" in left
+    assert len(left) == 3
+    assert left == [i for i in outcome.shown if i in left]
+    best_first = [without_uncited.documents[number - 1].id for number in without_uncited.stage1_order]
+    assert best_first == [i for i in outcome.kept if i in left]
+
+
+@pytest.mark.parametrize("said", [completion("yes", 1, 2, 3), completion("yes", 1, 2, 3, 4), "malformed"])
+def test_the_evidence_test_leaves_out_where_as_many_uncited_documents_are_not_there(said: str) -> None:
+    outcome = answered(EXAMPLE, lambda listing: said)
+    assert evidence_test([outcome], lambda listings: pytest.fail("asked"), [EXAMPLE]) == {"questions": 0}
+
+
+def test_the_terminal_shows_every_figure_in_80_columns() -> None:
+    listing = arrange("Which?", DOCUMENTS)
+    right = trace(listing, completion("yes", place(listing, "d1")), DOCUMENTS)
+    wrong = trace(listing, "malformed", DOCUMENTS)
+    names = ("base", STAGE1_BASE, "no ranking reward", "continued, not stacked", FULL)
+    systems = {name: [right if name == FULL else wrong] * 3 for name in names}
+    report = report_systems([EXAMPLE] * 3, systems, FULL, STAGE1_BASE) | {"full": FULL, "baseline": STAGE1_BASE}
+    console = Console(width=80, record=True)
+    console.print(terminal_table(report, "3 questions of test"))
+    shown = console.export_text()
+    assert "…" not in shown
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    (row,) = [line for line in shown.splitlines() if FULL in line and "gain" not in line]
+    assert row.count("1.000") == 6
+    assert "+1.000*" in shown
