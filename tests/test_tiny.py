@@ -90,7 +90,7 @@ def test_committed_probe_meets_its_bounds():
 
 def test_a_sample_of_the_probe_agrees_with_the_committed_figures(base):
     committed = {figure.skill: figure.figure for figure in read_probe(TINY / "probe.json")}
-    for figure in probe(*base, every=6):
+    for figure in probe(*base, every=3):
         assert figure.figure == pytest.approx(committed[figure.skill], abs=0.15), figure
 
 
