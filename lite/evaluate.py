@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,13 +118,9 @@ def side_by_side(base: list[Judged], trained: list[Judged], lexical: list[Judged
 
 def reported_on(examples: Sequence[Example]) -> str:
     """Which questions a report is on, such as `239 questions of test`."""
-    parts = [f"{sum(e.split == split for e in examples)} questions of {split}" for split in sorted(splits_of(examples))]
-    return " and ".join(parts) + (", none of which tuned the threshold" if splits_of(examples) != {"test"} else "")
-
-
-def splits_of(examples: Sequence[Example]) -> set[str]:
-    """The names of the splits that the examples come from."""
-    return {example.split for example in examples}
+    counts = Counter(example.split for example in examples)
+    parts = [f"{counts[split]} questions of {split}" for split in sorted(counts)]
+    return " and ".join(parts) + ("" if set(counts) == {"test"} else ", none of which tuned the threshold")
 
 
 def judged(examples: Sequence[Example], scores: np.ndarray) -> list[Judged]:

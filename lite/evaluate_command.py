@@ -103,7 +103,7 @@ def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console
             f"{config.data} has no question{' left' * bool(problems.messages)} in its split {config.split}."
         )
     start = engine_of(config, model_config, stage1, stage2)
-    claim_predictions(folder, config, stage1, stage2)
+    claim_predictions(folder, config, examples, stage1, stage2)
     if config.engine.startswith("ray"):
         from lite.on_ray import answer_on_ray
 
@@ -157,8 +157,13 @@ def adapters_of(config: EvaluateConfig, model_config: ModelConfig) -> tuple[Path
     return Path(config.stage1_adapter or stage1_beside(Path(config.output_dir) / "adapter")), Path(config.exported)
 
 
-def claim_predictions(folder: Path, config: EvaluateConfig, stage1: Path, stage2: Path) -> None:
-    """Refuse to continue predictions that other adapters or other data made."""
+def claim_predictions(
+    folder: Path, config: EvaluateConfig, examples: Sequence[Example], stage1: Path, stage2: Path
+) -> None:
+    """Refuse to continue predictions that other adapters or other data made, or these before they were edited.
+
+    Ray's partitions carry a digest of their examples instead.
+    """
     now = {
         "data": config.data, "split": config.split, "stage1_hash": read_card(stage1)["hash"],
         "stage2_hash": read_card(stage2)["hash"],
@@ -172,6 +177,16 @@ def claim_predictions(folder: Path, config: EvaluateConfig, stage1: Path, stage2
             f"{folder} holds predictions of other adapters or data. Give another --results, or --overwrite true."
         )
     path.write_text(json.dumps(now, indent=2) + "\n")
+    predictions = folder / "predictions.jsonl"
+    found = read_predictions(predictions)
+    for example in examples:
+        old = found.get(example.id)
+        if old and (old.question != example.question or set(old.retrieved) != {d.id for d in example.documents}):
+            raise LiteError(
+                f"{predictions} answers another {example.id}: {old.question!r} over {len(old.retrieved)} documents, "
+                f"now {example.question!r} over {len(example.documents)}. The data have changed since: move the file "
+                "away, or answer anew with --overwrite true."
+            )
 
 
 def write_submission(path: Path, name: str, examples: Sequence[Example], traces: Sequence[Trace]) -> None:
@@ -196,30 +211,28 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
     """
     if processes() > 1:
         raise LiteError("--ablate trains one variant after the other in one process: start it without accelerate.")
-    parent = Path(config.output_dir).parent
-    table = Path(config.results or parent / "ablation")
-    runs = {FULL: Path(config.output_dir)}
-    runs |= {name: table / name.replace(" ", "-").replace(",", "") for name in ABLATIONS}
-    stage1 = config.stage1_adapter or str(stage1_beside(Path(config.output_dir) / "adapter"))
-    for name, folder in runs.items():
-        settings = variant(config, ABLATIONS.get(name, {}), folder, stage1)
-        if (folder / "report.json").exists():
-            before = yaml.safe_load((folder / "config.yaml").read_text())
-            ours = resolved_settings(settings, model_config)
-            del ours["stage1_adapter"]  # wherever it lies: its hash is compared below
-            check_settings(folder, before, ours)
-            console.print(f"{name}: {folder} is there.", soft_wrap=True)
-            continue
-        console.rule(name)
-        train_stage2(settings, model_config, console)
-    reports = {name: json.loads((folder / "report.json").read_text()) for name, folder in runs.items()}
-    below = {name: report["stage1_hash"] for name, report in reports.items() if report["stage1_hash"]}
-    if len(set(below.values())) > 1:
-        listed = "\n".join(f"  {runs[name]}: {found[:12]}" for name, found in below.items())
+    table, runs = ablation_runs(config)
+    stage1 = Path(config.stage1_adapter or stage1_beside(Path(config.output_dir) / "adapter"))
+    settings = {name: variant(config, ABLATIONS.get(name, {}), folder, str(stage1)) for name, folder in runs.items()}
+    finished = [name for name, folder in runs.items() if (folder / "report.json").exists()]
+    for name in finished:
+        ours = resolved_settings(settings[name], model_config)
+        del ours["stage1_adapter"]  # wherever it lies: what counts is its hash
+        check_settings(runs[name], yaml.safe_load((runs[name] / "config.yaml").read_text()), ours)
+        console.print(f"{name}: {runs[name]} is there.", soft_wrap=True)
+    below = {runs[name]: report_of(runs[name])["stage1_hash"] for name in finished}
+    if len(finished) < len(runs) and stage1.exists():
+        below[stage1] = read_card(stage1)["hash"]
+    if len({found for found in below.values() if found}) > 1:
+        listed = "\n".join(f"  {folder}: {found[:12]}" for folder, found in below.items() if found)
         raise LiteError(
             f"These runs are stacked on different stage 1 adapters:\n{listed}\nRemove those that are out of date and "
             "start again: what is missing is trained."
         )
+    for name in [name for name in runs if name not in finished]:
+        console.rule(name)
+        train_stage2(settings[name], model_config, console)
+    reports = {name: report_of(folder) for name, folder in runs.items()}
     examples, _ = load_test_examples(config)
     systems: dict[str, list[Trace]] = {}
     for name, report in reports.items():
@@ -242,6 +255,18 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
     console.print(terminal_table(report, reported_on(examples)))
     console.print(f"Table: {table / 'report.md'}", soft_wrap=True)
     return table
+
+
+def ablation_runs(config: EvaluateConfig) -> tuple[Path, dict[str, Path]]:
+    """The folder of the table, and that of each run in it by its name."""
+    table = Path(config.results or Path(config.output_dir).parent / "ablation")
+    slugs = {name: name.replace(" ", "-").replace(",", "") for name in ABLATIONS}
+    return table, {FULL: Path(config.output_dir)} | {name: table / slug for name, slug in slugs.items()}
+
+
+def report_of(run: Path) -> dict:
+    """`report.json` of a finished run."""
+    return json.loads((run / "report.json").read_text())
 
 
 def variant(config: EvaluateConfig, changes: dict[str, str], folder: Path, stage1: str) -> Stage2Config:

@@ -91,19 +91,8 @@ def answer_examples(
 
     Returns:
         One trace per example, in their order.
-
-    Raises:
-        LiteError: `path` answers one of the examples as it was before the data changed.
     """
     found = read_predictions(path) if path else {}
-    for example in examples:
-        old = found.get(example.id)
-        if old and (old.question != example.question or set(old.retrieved) != {d.id for d in example.documents}):
-            raise LiteError(
-                f"{path} answers another {example.id}: {old.question!r} over {len(old.retrieved)} documents, now "
-                f"{example.question!r} over {len(example.documents)}. The data have changed since: move the file away, "
-                "or answer anew with --overwrite true."
-            )
     missing = [i for i, example in enumerate(examples) if example.id not in found]
     listings, dropped = {}, {}
     for i in missing:

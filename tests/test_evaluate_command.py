@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,7 @@ from official_files import (
 from rich.console import Console
 
 from lite import cli
-from lite.evaluate_command import ABLATIONS, EvaluateConfig, ablate, variant
-from lite.listwise import FULL
+from lite.evaluate_command import ABLATIONS, EvaluateConfig, ablate, ablation_runs, variant
 from lite.models import ModelConfig
 from lite.schema import LiteError
 from lite.train import resolved_settings
@@ -90,6 +90,27 @@ def test_broken_images_are_left_out_and_counted_on_request(tmp_path: Path, caplo
     assert str(GREEN) in asked["trace"]["retrieved"]
 
 
+@pytest.mark.parametrize("changed", ["question", "documents"])
+def test_predictions_of_data_that_changed_are_not_taken_for_the_new_ones(
+    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def write(**changes: object) -> None:
+        question = {"id": "q", "question": "Which?", "relevant": ["d0"], "answers": ["yes"], "split": "test"}
+        texts = [{"id": f"d{i}", "kind": "text", "title": f"T{i}", "text": f"Text {i}."} for i in range(3)]
+        lines = [*texts, {**question, "documents": ["d0", "d1"], **changes}]
+        (tmp_path / "own.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    write()
+    assert evaluate(f"jsonl:{tmp_path / 'own.jsonl'}", "test") == 0
+    before = (tmp_path / "results" / "predictions.jsonl").read_text()
+    write(**{changed: {"question": "Which other?", "documents": ["d0", "d2"]}[changed]})
+    monkeypatch.setattr("lite.engines.load_model", lambda *_: pytest.fail("the model was loaded first"))
+    assert evaluate(f"jsonl:{tmp_path / 'own.jsonl'}", "test") == 1
+    refused = r"predictions.jsonl answers another q.*data have changed.*--overwrite true"
+    assert re.search(refused, capsys.readouterr().err.replace("\n", " "))
+    assert (tmp_path / "results" / "predictions.jsonl").read_text() == before
+
+
 def test_variants_of_an_ablation_have_the_recipes_settings_and_not_what_was_derived_from_them() -> None:
     config = EvaluateConfig(
         output_dir="runs/stage2", stage1_adapter="runs/stage1/adapter", per_device_train_batch_size=8,
@@ -108,12 +129,9 @@ def test_variants_of_an_ablation_have_the_recipes_settings_and_not_what_was_deri
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
     """What an ablation finds where all its runs are there: their settings and reports."""
-    config = EvaluateConfig(output_dir="runs/stage2", stage1_adapter="runs/stage1/adapter", use_cpu=True, bf16=False)
-    for name in (FULL, *ABLATIONS):
+    config = ablation_config()
+    for name, folder in ablation_runs(config)[1].items():
         changes = ABLATIONS.get(name, {})
-        folder = (
-            tmp_path / "runs" / ("stage2" if name == FULL else f"ablation/{name.replace(' ', '-').replace(',', '')}")
-        )
         folder.mkdir(parents=True)
         settings = resolved_settings(variant(config, changes, folder, "elsewhere/adapter"), ModelConfig())
         (folder / "config.yaml").write_text(yaml.safe_dump(settings))
@@ -122,9 +140,12 @@ def finished(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
+def ablation_config() -> EvaluateConfig:
+    return EvaluateConfig(output_dir="runs/stage2", stage1_adapter="runs/stage1/adapter", use_cpu=True, bf16=False)
+
+
 def run_ablation() -> None:
-    config = EvaluateConfig(output_dir="runs/stage2", stage1_adapter="runs/stage1/adapter", use_cpu=True, bf16=False)
-    ablate(config, ModelConfig(), Console())
+    ablate(ablation_config(), ModelConfig(), Console())
 
 
 def test_runs_of_other_settings_are_not_put_into_one_table(finished: Path) -> None:
@@ -137,6 +158,18 @@ def test_runs_of_other_settings_are_not_put_into_one_table(finished: Path) -> No
 def test_runs_on_another_stage_1_are_not_put_into_one_table(finished: Path) -> None:
     (finished / "ablation" / "no-ranking-reward" / "report.json").write_text(json.dumps({"stage1_hash": "b" * 64}))
     with pytest.raises(LiteError, match=r"(?s)different stage 1 adapters:.*no-ranking-reward: bbbbbbbbbbbb\n"):
+        run_ablation()
+
+
+def test_runs_on_another_stage_1_are_told_before_what_is_missing_is_trained(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lite.evaluate_command.train_stage2", lambda *_: pytest.fail("trained"))
+    (finished / "ablation" / "no-answer-reward" / "report.json").unlink()
+    (finished / "stage1" / "adapter").mkdir(parents=True)
+    card = {"stage": "stage1", "hash": "c" * 64}
+    (finished / "stage1" / "adapter" / "lite.json").write_text(json.dumps(card))
+    with pytest.raises(LiteError, match=r"(?s)different stage 1 adapters:.*stage1/adapter: cccccccccccc\n"):
         run_ablation()
 
 
