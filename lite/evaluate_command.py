@@ -21,7 +21,7 @@ from lite.datasets.sources import load_examples, parse_spec, split_mix, without_
 from lite.distributed import processes
 from lite.engines import Answer, transformers_engine, usable_cards
 from lite.evaluate import reported_on
-from lite.evaluate_stage2 import markdown, read_predictions, report_systems, terminal_table
+from lite.evaluate_stage2 import markdown, predictions_path, read_predictions, report_systems, terminal_table
 from lite.listwise import FULL, STAGE1_BASE
 from lite.models import ModelConfig
 from lite.schema import Example, LiteError, Trace
@@ -116,7 +116,7 @@ def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console
         write_submission(folder / "submission.json", name, examples, traces)
     labelled = [i for i, example in enumerate(examples) if example.relevant and example.answers]
     if labelled:
-        report = report_systems([examples[i] for i in labelled], {FULL: [traces[i] for i in labelled]}, FULL, FULL)
+        report = report_systems([examples[i] for i in labelled], {FULL: [[traces[i] for i in labelled]]}, FULL, FULL)
         report |= {"data": config.data, "split": config.split, "full": FULL, "baseline": FULL}
         (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         notes = [f"Data: {config.data}, split {config.split}, {len(labelled)} labelled questions. Adapter {stage2}."]
@@ -234,12 +234,12 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
         train_stage2(settings[name], model_config, console)
     reports = {name: report_of(folder) for name, folder in runs.items()}
     examples, _ = load_test_examples(config)
-    systems: dict[str, list[Trace]] = {}
+    systems: dict[str, list[list[Trace]]] = {}
     for name, report in reports.items():
         wanted = report["systems"] if name == FULL else [report["full"]]
         for system in wanted:
-            found = read_predictions(runs[name] / "predictions" / f"{system}.jsonl")
-            systems[system if name == FULL else name] = [found[example.id] for example in examples]
+            orders = [read_predictions(predictions_path(runs[name], system, i)) for i in range(config.report_orders)]
+            systems[system if name == FULL else name] = [[found[e.id] for e in examples] for found in orders]
     report = report_systems(examples, systems, FULL, STAGE1_BASE)
     report |= {
         "data": config.data, "seed": config.seed, "full": FULL, "baseline": STAGE1_BASE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,7 @@ def answer_examples(
     path: Path | None,
     console: Console,
     name: str = "stage 2",
+    order: int = 0,
 ) -> list[Trace]:
     """Filter, rank and answer every example.
 
@@ -88,6 +90,7 @@ def answer_examples(
         ask: What says the completions: `partial(say, model, processor)` with the adapters active, or takes the same.
         scores: By which documents are kept and ordered, per example `[documents]`.
         path: Traces are appended here as they come, `{"id", "trace"}` a line; what it holds is not asked again.
+        order: Which of the shuffled orders of its documents a prompt shows, see `arrange`.
 
     Returns:
         One trace per example, in their order.
@@ -98,7 +101,7 @@ def answer_examples(
     for i in missing:
         kept, over = select(scores[i], budget.threshold, budget.max_kept, budget.max_documents)
         documents = examples[i].documents
-        listings[i] = arrange(examples[i].question, [documents[j] for j in kept])
+        listings[i] = arrange(examples[i].question, [documents[j] for j in kept], order)
         dropped[i] = [documents[j] for j in over]
 
     with progress_bar(console) as bar:
@@ -123,6 +126,11 @@ def answer_examples(
             lambda places, texts: [keep_trace(asked[p], text) for p, text in zip(places, texts, strict=True)],
         )  # fmt: skip
     return [found[example.id] for example in examples]
+
+
+def predictions_path(run: Path, system: str, order: int) -> Path:
+    """Where a run keeps what a system said of the questions with their documents in one order."""
+    return run / "predictions" / (f"{system}, order {order + 1}.jsonl" if order else f"{system}.jsonl")
 
 
 def read_predictions(path: Path) -> dict[str, Trace]:
@@ -163,6 +171,12 @@ def figures(example: Example, outcome: Trace) -> dict[str, float]:
         "f1": f1,
         "answer": answer_score(example.metric, outcome.answer, example.answers, example.keywords, example.category),
     }
+
+
+def over_orders(example: Example, *traces: Trace) -> dict[str, float]:
+    """The mean figures of a question that was answered with its documents in several orders."""
+    rows = [figures(example, outcome) for outcome in traces]
+    return {name: sum(row[name] for row in rows) / len(rows) for name in FIGURES}
 
 
 def summarise(rows: Sequence[dict[str, float]], baseline: Sequence[dict[str, float]] | None = None) -> dict:
@@ -241,18 +255,21 @@ def answer_of(listing: Listing, completion: str) -> str:
 # ------------------------------------------------------------------------------------------------------------- reports
 
 
-def report_systems(examples: Sequence[Example], systems: dict[str, Sequence[Trace]], full: str, baseline: str) -> dict:
+def report_systems(
+    examples: Sequence[Example], systems: dict[str, Sequence[Sequence[Trace]]], full: str, baseline: str
+) -> dict:
     """The report's objects: `systems`, `difference` (full - baseline), `against` (full - every other), `by_kind`.
 
+    A question's figures are means over the orders that its documents were shown in; intervals are over questions.
+
     Args:
-        systems: Traces of each system, on the same examples.
+        systems: Of each system the traces of every order, on the same examples.
         full, baseline: Names of two of them.
     """
-    rows = {name: [figures(e, t) for e, t in zip(examples, traces, strict=True)] for name, traces in systems.items()}
-    failures: dict[str, int] = {}
-    for outcome in systems[full]:
-        if outcome.failure:
-            failures[outcome.failure] = failures.get(outcome.failure, 0) + 1
+    rows = {
+        name: [over_orders(*asked) for asked in zip(examples, *found, strict=True)] for name, found in systems.items()
+    }
+    failures = Counter(outcome.failure for traces in systems[full] for outcome in traces if outcome.failure)
     return {
         "questions": len(examples),
         "systems": {name: summarise(found) for name, found in rows.items()},
@@ -265,7 +282,8 @@ def report_systems(examples: Sequence[Example], systems: dict[str, Sequence[Trac
             }
             for kind, chosen in subsets(examples).items()
         },
-        "format_failures": failures,
+        "orders": len(systems[full]),
+        "format_failures": dict(failures),
     }
 
 

@@ -48,6 +48,7 @@ from lite.evaluate_stage2 import (
     lexical_scores,
     markdown,
     plot_terms,
+    predictions_path,
     progress_bar,
     report_systems,
     stage1_scores,
@@ -106,6 +107,13 @@ class Stage2Config(RunConfig):
             "document may be missing. The others hold all relevant documents."
         },
     )
+    report_orders: int = field(
+        default=1,
+        metadata={
+            "help": "Orders of the documents in which the report asks each question; its figures are means over them. "
+            "More: narrower intervals where answers hang on the order, as a small model's do, and a longer report."
+        },
+    )
     cold_start_steps: int = field(
         default=0,
         metadata={"help": "Supervised steps on chains composed from the labels, before GRPO. Instruct models need 0."},
@@ -124,6 +132,8 @@ class Stage2Config(RunConfig):
         super().__post_init__()
         if self.max_documents < 1:
             raise ValueError(f"max_documents is {self.max_documents}; a prompt needs at least one document.")
+        if self.report_orders < 1:
+            raise ValueError(f"report_orders is {self.report_orders}; a report needs at least one.")
         if not 0 <= self.unanswerable_share < 1:
             raise ValueError(f"unanswerable_share is a share, from 0 to below 1, not {self.unanswerable_share}.")
         if not 0 <= self.as_filtered_share <= 1:
@@ -338,12 +348,16 @@ def stage2_report(
         scores = stage1_scores(model, processor, examples, card, config.per_device_eval_batch_size, console)
         budget = replace(open_budget, threshold=card["threshold"], max_kept=card["max_kept"])
 
-    def run(name: str, adapters: Sequence[str], scores: Sequence[np.ndarray], budget: Budget) -> list[Trace]:
-        path = folder / "predictions" / f"{name}.jsonl"
-        path.parent.mkdir(exist_ok=True)
-        path.unlink(missing_ok=True)  # of an earlier report on other weights
-        with active(model, adapters):
-            return answer_examples(partial(say, model, processor), examples, scores, budget, path, console, name)
+    def run(name: str, adapters: Sequence[str], scores: Sequence[np.ndarray], budget: Budget) -> list[list[Trace]]:
+        ask = partial(say, model, processor)
+        found = []
+        for order in range(config.report_orders):
+            path = predictions_path(folder, name, order)
+            path.parent.mkdir(exist_ok=True)
+            path.unlink(missing_ok=True)  # of an earlier report on other weights
+            with active(model, adapters):
+                found.append(answer_examples(ask, examples, scores, budget, path, console, name, order))
+        return found
 
     trained = acting(config.adapter_mode)
     systems = {BASE: run(BASE, [], lexical, open_budget)}
@@ -372,12 +386,14 @@ def stage2_report(
         "reported_on": reported_on(examples),
     }
     report |= report_systems(examples, systems, full, report["baseline"])
-    report["evidence"] = evidence_test(systems[full], ask, examples)
+    report["evidence"] = evidence_test(systems[full][0], ask, examples)
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     plot_terms(folder)
     notes = [
         f"Data: {config.data}, {report['reported_on']}; seed {config.seed}; adapter "
-        f"`{report['adapter_hash'][:12]}`. Intervals are 95 % bootstrap over questions. At most "
+        f"`{report['adapter_hash'][:12]}`. Intervals are 95 % bootstrap over questions. "
+        + (f"Figures are means over {report['orders']} orders of the documents. " if report["orders"] > 1 else "")
+        + "At most "
         f"{config.max_documents} documents in a prompt."
         + (" The embedded tiny model knows only flags." if model.config.name_or_path == model_path("tiny") else ""),
         "",

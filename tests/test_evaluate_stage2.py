@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,26 @@ def test_predictions_are_kept_and_not_asked_for_again(tmp_path: Path) -> None:
     assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["q"]
 
 
+def test_figures_are_means_over_the_orders_of_the_documents_and_intervals_are_over_questions() -> None:
+    """A model that is right when `d1` comes first: as often as it does."""
+
+    def say(listing: Listing) -> str:
+        return completion("yes" if place(listing, "d1") == 1 else "no", place(listing, "d1"))
+
+    examples = [replace(EXAMPLE, id=f"q{i}", question=f"Which {i}?") for i in range(3)]
+    scores = [SCORES] * 3
+    asked = [answer_examples(saying(say), examples, scores, BUDGET, None, Console(), order=order) for order in range(8)]
+    assert len({outcome.shown for traces in asked for outcome in traces}) > 8
+    assert {outcome.kept for traces in asked for outcome in traces} == {("d1", "d2", "d3", "d0")}
+    report = report_systems(examples, {FULL: asked}, FULL, FULL)
+    assert report["orders"] == 8
+    assert report["questions"] == 3
+    shares = [sum(traces[i].shown[0] == "d1" for traces in asked) / 8 for i in range(3)]
+    exact = report["systems"][FULL]["exact_match"]
+    assert exact["value"] == pytest.approx(sum(shares) / 3)
+    assert min(shares) <= exact["low"] <= exact["high"] <= max(shares)
+
+
 def test_the_evidence_test_takes_documents_away_and_leaves_the_others_in_their_order() -> None:
     """The model cites `d1` and says yes as long as it sees it."""
     outcome = answered(EXAMPLE, lambda listing: completion("yes", place(listing, "d1")))
@@ -87,7 +108,7 @@ def test_the_terminal_shows_every_figure_in_80_columns() -> None:
     right = trace(listing, completion("yes", place(listing, "d1")), DOCUMENTS)
     wrong = trace(listing, "malformed", DOCUMENTS)
     names = ("base", STAGE1_BASE, "no ranking reward", "continued, not stacked", FULL)
-    systems = {name: [right if name == FULL else wrong] * 3 for name in names}
+    systems = {name: [[right if name == FULL else wrong] * 3] for name in names}
     report = report_systems([EXAMPLE] * 3, systems, FULL, STAGE1_BASE) | {"full": FULL, "baseline": STAGE1_BASE}
     console = Console(width=80, record=True)
     console.print(terminal_table(report, "3 questions of test"))

@@ -22,7 +22,7 @@ from rich.console import Console
 from lite import cli
 from lite.adapters import STAGE1, STAGE2, activate, load_stack, read_card
 from lite.callbacks import read_metrics
-from lite.evaluate_stage2 import read_predictions
+from lite.evaluate_stage2 import predictions_path, read_predictions
 from lite.models import ModelConfig, load_model, lora_config
 from lite.prompts import parse_stage2
 from lite.schema import LiteError, Trace
@@ -38,6 +38,7 @@ def command(parent: Path, *changes: str) -> list[str]:
     return [
         "train", "stage2", "--config", "recipes/tiny/stage2.yaml", *SMALL, "--max_steps", "4", "--save_steps", "1",
         "--max_completion_length", "16", "--cold_start_steps", "2", "--cold_start_batch_size", "4",
+        "--report_orders", "2",
         "--stage1_adapter", str(parent / "stage1" / "adapter"), "--output_dir", str(parent / "stage2"), *changes,
     ]  # fmt: skip
 
@@ -59,7 +60,12 @@ def test_run_folder_holds_what_is_promised(parent: Path) -> None:
     for found in [*report["systems"].values(), report["difference"], *report["against"].values()]:
         assert set(found["exact_match"]) == {"value", "low", "high"}
     for name in report["systems"]:
-        assert len(read_predictions(run / "predictions" / f"{name}.jsonl")) == 6
+        first, second = (read_predictions(predictions_path(run, name, order)) for order in (0, 1))
+        assert first.keys() == second.keys()
+        assert len(first) == 6
+        assert any(first[i].shown != second[i].shown for i in first)
+    assert report["orders"] == 2
+    assert "means over 2 orders" in (run / "report.md").read_text()
     assert "| stage 1 + base |" in (run / "report.md").read_text()
     completions = pd.read_parquet(run / "completions" / "completions_00004.parquet")
     terms = {"stage2_format", "ranking", "answer", "grounding", "format_failure", "accepted"}
@@ -105,6 +111,7 @@ def test_killed_run_ends_with_the_adapter_of_an_unbroken_one(parent: Path, tmp_p
         (["--unanswerable_share", "1.5"], "unanswerable_share is a share"),
         (["--as_filtered_share", "-1"], "as_filtered_share is a share"),
         (["--max_documents", "0"], "max_documents is 0"),
+        (["--report_orders", "0"], "report_orders is 0"),
     ],
 )
 def test_wrong_settings_are_named(
