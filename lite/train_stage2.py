@@ -130,6 +130,7 @@ class Stage2Config(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        self.multi_objective_aggregation = "normalize_then_sum"  # each reward counts by its weight, not by its spread
         if self.max_documents < 1:
             raise ValueError(f"max_documents is {self.max_documents}; a prompt needs at least one document.")
         if self.report_orders < 1:
@@ -148,7 +149,6 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
         LiteError: Something in the settings, the data or the run folder needs the user.
     """
     folder = Path(config.output_dir)
-    config.multi_objective_aggregation = "normalize_then_sum"  # each reward counts by its weight, not by its spread
     set_seed(config.seed)
     fitted = auto_fit(config, model_config, 2, console)
     base, processor = load_model(model_config, config.use_cpu)

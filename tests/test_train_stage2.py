@@ -22,10 +22,12 @@ from rich.console import Console
 from lite import cli
 from lite.adapters import STAGE1, STAGE2, activate, load_stack, read_card
 from lite.callbacks import read_metrics
+from lite.evaluate_command import EvaluateConfig, ablate
 from lite.evaluate_stage2 import predictions_path, read_predictions
 from lite.models import ModelConfig, load_model, lora_config
 from lite.prompts import parse_stage2
 from lite.schema import LiteError, Trace
+from lite.settings import parse
 from lite.stage2_rows import draw_pools, fill, prompt_dataset, unscored_rows
 from lite.train_stage2 import Stage2Config, caption
 
@@ -85,6 +87,19 @@ def test_same_command_again_trains_nothing_and_reports_the_same(parent: Path) ->
     assert cli.main(command(parent)) == 0
     assert (parent / "stage2" / "report.json").read_text() == before
     assert len(read_metrics(parent / "stage2" / "metrics.jsonl")) == 4
+
+
+def test_an_ablation_takes_the_finished_run_and_trains_what_is_missing(
+    parent: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def trains(config: Stage2Config, *_: object) -> None:
+        raise LiteError(f"trains {config.output_dir}")
+
+    monkeypatch.setattr("lite.evaluate_command.train_stage2", trains)
+    config, model_config = parse(EvaluateConfig, "evaluate", command(parent)[2:])
+    with pytest.raises(LiteError, match=f"^trains {parent / 'ablation' / 'no-stage-1'}$"):
+        ablate(config, model_config, Console())
+    assert f"stage 1 + stage 2: {parent / 'stage2'} is there." in capsys.readouterr().out
 
 
 def test_killed_run_ends_with_the_adapter_of_an_unbroken_one(parent: Path, tmp_path: Path) -> None:
