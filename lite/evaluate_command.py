@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from lite.adapters import find_adapters, read_card, stage1_beside
+from lite.adapters import find_adapters, read_card
 from lite.datasets import multimodalqa, webqa
 from lite.datasets.problems import Problems
 from lite.datasets.sources import load_examples, parse_spec, split_mix, without_unreadable
@@ -26,7 +26,7 @@ from lite.listwise import FULL, STAGE1_BASE
 from lite.models import ModelConfig
 from lite.schema import Example, LiteError, Trace
 from lite.train import check_settings, resolved_settings
-from lite.train_stage2 import REWARDS, Stage2Config, load_test_examples, train_stage2
+from lite.train_stage2 import REWARDS, Stage2Config, load_test_examples, stage1_path, train_stage2
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def adapters_of(config: EvaluateConfig, model_config: ModelConfig) -> tuple[Path
             "vLLM takes both stages as one adapter. Write it with `lite export --run RUN --output_dir FOLDER`, and "
             "give --exported FOLDER."
         )
-    return Path(config.stage1_adapter or stage1_beside(Path(config.output_dir) / "adapter")), Path(config.exported)
+    return stage1_path(config), Path(config.exported)
 
 
 def claim_predictions(
@@ -212,16 +212,17 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
     if processes() > 1:
         raise LiteError("--ablate trains one variant after the other in one process: start it without accelerate.")
     table, runs = ablation_runs(config)
-    stage1 = Path(config.stage1_adapter or stage1_beside(Path(config.output_dir) / "adapter"))
+    stage1 = stage1_path(config)
     settings = {name: variant(config, ABLATIONS.get(name, {}), folder, str(stage1)) for name, folder in runs.items()}
-    finished = [name for name, folder in runs.items() if (folder / "report.json").exists()]
+    missing = [name for name, folder in runs.items() if not (folder / "report.json").exists()]
+    finished = [name for name in runs if name not in missing]
     for name in finished:
         ours = resolved_settings(settings[name], model_config)
         del ours["stage1_adapter"]  # wherever it lies: what counts is its hash
         check_settings(runs[name], yaml.safe_load((runs[name] / "config.yaml").read_text()), ours)
         console.print(f"{name}: {runs[name]} is there.", soft_wrap=True)
     below = {runs[name]: report_of(runs[name])["stage1_hash"] for name in finished}
-    if len(finished) < len(runs) and stage1.exists():
+    if missing and stage1.exists():
         below[stage1] = read_card(stage1)["hash"]
     if len({found for found in below.values() if found}) > 1:
         listed = "\n".join(f"  {folder}: {found[:12]}" for folder, found in below.items() if found)
@@ -229,7 +230,7 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
             f"These runs are stacked on different stage 1 adapters:\n{listed}\nRemove those that are out of date and "
             "start again: what is missing is trained."
         )
-    for name in [name for name in runs if name not in finished]:
+    for name in missing:
         console.rule(name)
         train_stage2(settings[name], model_config, console)
     reports = {name: report_of(folder) for name, folder in runs.items()}

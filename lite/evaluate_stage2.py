@@ -289,7 +289,10 @@ def report_systems(
 
 def markdown(report: dict, title: str, notes: Sequence[str]) -> str:
     """The report for people."""
-    lines = [f"# {title}", "", *notes, "", "## Systems", "", *_table(report["systems"]), ""]
+    lines = [f"# {title}", "", *notes, "", "## Systems", ""]
+    if report["orders"] > 1:
+        lines += [f"Figures are means over {report['orders']} orders of the documents.", ""]
+    lines += [*_table(report["systems"]), ""]
     if report["against"]:
         lines += [
             f"## {report['full']}, compared", "",
@@ -323,6 +326,8 @@ def evidence_sentence(evidence: dict) -> str:
 def terminal_table(report: dict, title: str) -> Table:
     """The main figures of the systems, one below the other, in 80 columns; all figures are in `report.md`."""
     shown = ("format", "ndcg@5", "source_f1", "exact_match", "f1", "answer")
+    if report["orders"] > 1:
+        title += f", each with its documents in {report['orders']} orders"
     table = Table(title=title, box=box.SIMPLE, pad_edge=False, collapse_padding=True)
     table.add_column("")
     for figure in shown:

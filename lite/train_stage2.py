@@ -204,11 +204,16 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
     return folder
 
 
+def stage1_path(config: Stage2Config) -> Path:
+    """The adapter of stage 1 that a run names, or the one beside it."""
+    return Path(config.stage1_adapter or stage1_beside(Path(config.output_dir) / "adapter"))
+
+
 def stage1_folder(config: Stage2Config) -> Path | None:
     """Where stage 1's adapter is; None where there shall be none."""
     if config.adapter_mode == "fresh":
         return None
-    folder = Path(config.stage1_adapter or stage1_beside(Path(config.output_dir) / "adapter"))
+    folder = stage1_path(config)
     if not folder.exists():
         raise LiteError(
             f"Stage 2 is stacked on a stage 1 adapter, and {folder} does not exist. Train stage 1 first "
@@ -391,9 +396,7 @@ def stage2_report(
     plot_terms(folder)
     notes = [
         f"Data: {config.data}, {report['reported_on']}; seed {config.seed}; adapter "
-        f"`{report['adapter_hash'][:12]}`. Intervals are 95 % bootstrap over questions. "
-        + (f"Figures are means over {report['orders']} orders of the documents. " if report["orders"] > 1 else "")
-        + "At most "
+        f"`{report['adapter_hash'][:12]}`. Intervals are 95 % bootstrap over questions. At most "
         f"{config.max_documents} documents in a prompt."
         + (" The embedded tiny model knows only flags." if model.config.name_or_path == model_path("tiny") else ""),
         "",
