@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import logging
@@ -15,6 +16,7 @@ import yaml
 from rich.console import Console
 
 from lite.adapters import find_adapters, read_card
+from lite.auto_fit import auto_fit
 from lite.datasets import multimodalqa, webqa
 from lite.datasets.problems import Problems
 from lite.datasets.sources import load_examples, parse_spec, split_mix, without_unreadable
@@ -217,7 +219,9 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
     missing = [name for name, folder in runs.items() if not (folder / "report.json").exists()]
     finished = [name for name in runs if name not in missing]
     for name in finished:
-        ours = resolved_settings(settings[name], model_config)
+        fitted = copy.copy(model_config)
+        auto_fit(settings[name], fitted, 2, Console(quiet=True))  # as the run did: what it chose is recorded there
+        ours = resolved_settings(settings[name], fitted)
         del ours["stage1_adapter"]  # wherever it lies: what counts is its hash
         check_settings(runs[name], yaml.safe_load((runs[name] / "config.yaml").read_text()), ours)
         console.print(f"{name}: {runs[name]} is there.", soft_wrap=True)
@@ -232,7 +236,7 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
         )
     for name in missing:
         console.rule(name)
-        train_stage2(settings[name], model_config, console)
+        train_stage2(settings[name], copy.copy(model_config), console)  # each may fit its own to the card
     reports = {name: report_of(folder) for name, folder in runs.items()}
     examples, _ = load_test_examples(config)
     systems: dict[str, list[list[Trace]]] = {}

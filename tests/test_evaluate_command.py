@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -22,6 +23,7 @@ from official_files import (
 from rich.console import Console
 
 from lite import cli
+from lite.auto_fit import auto_fit
 from lite.evaluate_command import ABLATIONS, EvaluateConfig, ablate, ablation_runs, variant
 from lite.models import ModelConfig
 from lite.schema import LiteError
@@ -140,8 +142,9 @@ def finished(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def ablation_config() -> EvaluateConfig:
-    return EvaluateConfig(output_dir="runs/stage2", stage1_adapter="runs/stage1/adapter", use_cpu=True, bf16=False)
+def ablation_config(**changes: object) -> EvaluateConfig:
+    named = {"output_dir": "runs/stage2", "stage1_adapter": "runs/stage1/adapter"}
+    return EvaluateConfig(**named, use_cpu=True, bf16=False, **changes)
 
 
 def run_ablation() -> None:
@@ -171,6 +174,31 @@ def test_runs_on_another_stage_1_are_told_before_what_is_missing_is_trained(
     (finished / "stage1" / "adapter" / "lite.json").write_text(json.dumps(card))
     with pytest.raises(LiteError, match=r"(?s)different stage 1 adapters:.*stage1/adapter: cccccccccccc\n"):
         run_ablation()
+
+
+def test_runs_that_were_fitted_to_the_card_are_taken_as_they_are(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lite.auto_fit.card_gib", lambda: 6.5)
+    config = ablation_config(auto_fit=True)
+    asked = ModelConfig(model_name_or_path="Qwen/Qwen3-VL-4B-Instruct", max_pixels=512 * 512)
+    for name, folder in ablation_runs(config)[1].items():
+        settings, model = variant(config, ABLATIONS.get(name, {}), folder, "elsewhere/adapter"), copy.copy(asked)
+        (folder / "config.yaml").unlink()
+        changed = auto_fit(settings, model, 2, Console(quiet=True))
+        assert {"num_generations", "max_documents"} & set(changed)
+        written = resolved_settings(settings, model) | {"auto_fitted": changed}
+        (folder / "config.yaml").write_text(yaml.safe_dump(written))
+    monkeypatch.setattr("lite.auto_fit.card_gib", lambda: 80.0)
+    monkeypatch.setattr("lite.evaluate_command.train_stage2", lambda *_: pytest.fail("trained"))
+
+    def compared(*_: object) -> None:
+        raise LiteError("all are there")
+
+    monkeypatch.setattr("lite.evaluate_command.load_test_examples", compared)
+    with pytest.raises(LiteError, match="all are there"):
+        ablate(config, asked, Console())
+    assert asked.max_pixels == 512 * 512
 
 
 def test_ablation_in_several_processes_is_refused(
