@@ -16,16 +16,17 @@ from bitsandbytes import functional as nf4
 
 from lite.datasets.flags import country, load_corpus, load_examples
 from lite.models import TINY, ModelConfig, load_model
-from lite.prompts import NO, UNKNOWN, YES, parse_stage1, parse_stage2
+from lite.prompts import DISMISSAL, NO, UNKNOWN, YES, parse_stage1, parse_stage2
+from lite.rewards import discussion
 from lite.tiny import build as tiny_build
-from lite.tiny.answering import answering_row
+from lite.tiny.answering import answering_row, citing_row
 from lite.tiny.drawing import BANDS, SHADES, SYMBOLS
 from lite.tiny.model import build_model, build_processor, tokenizer_corpus
 from lite.tiny.probe import Figure, probe, read_probe
 from lite.tiny.questions import flag_question
 from lite.tiny.skills import Batcher, picking_row, relevance_row
 from lite.tiny.training import nf4_rounded
-from lite.tiny.world import World, train_countries, train_documents
+from lite.tiny.world import ACCENTED, World, train_countries, train_documents
 
 TINY_STEPS = 0.001  # one step of each phase
 
@@ -184,6 +185,45 @@ def test_looping_names_repeat_their_syllables():
     assert sum(re.search(r"(..+)\1|(..+).*\2", name) is not None for name in drawn) > 150
 
 
+def test_accented_names_hold_a_letter_of_two_tokens(base):
+    names = World(random.Random(0), 1).names
+    names.accented_share = 0.5
+    drawn = [names.name(random.Random(seed)) for seed in range(200)]
+    assert 60 < sum(any(letter in name for letter in ACCENTED) for name in drawn) < 120
+    assert not any(name[0] in ACCENTED for name in drawn)
+    assert all(len(base[1].tokenizer(letter, add_special_tokens=False)["input_ids"]) == 2 for letter in ACCENTED)
+
+
+def test_drawn_heights_are_not_those_of_the_train_countries():
+    def heights(drawn: bool) -> list[str]:
+        world = World(random.Random(0), 1)
+        world.draw_heights = drawn
+        countries = [c for c in (world.country() for _ in range(400)) if c.peak and "geo" in c.documents]
+        found = [re.search(rf"{re.escape(c.peak)} ([\d,.]+) m\b", c.documents["geo"].text) for c in countries]
+        return [match[1] for match in found if match]
+
+    borrowed, drawn = set(heights(False)), heights(True)
+    assert len(drawn) > 150
+    assert sum(height in borrowed for height in drawn) < 10
+    assert all(0 < int(height.replace(",", "")) < 9000 for height in drawn)
+    assert sum(re.search(r"(\d).*\1", height) is not None for height in drawn) > 60
+
+
+def test_citing_rows_rank_what_their_chain_calls_helpful():
+    world = World(random.Random(0), 40)
+    numbers = []
+    for _ in range(60):
+        row = citing_row(world, (1, 8))
+        text = "".join(part.get("text", "") for part in row.messages[0]["content"])
+        output = parse_stage2(row.completion, len(re.findall(r"^\[(\d)\] ", text, flags=re.MULTILINE)))
+        assert not output.failure
+        said = discussion(output.reasoning)
+        assert len(said) >= 2
+        assert output.ranking == tuple(number for number in said if not DISMISSAL.search(said[number]))
+        numbers.append(len(output.ranking))
+    assert set(numbers) == {1, 2, 3}
+
+
 def test_stage_2_rows_are_well_formed_and_end_in_the_answer():
     world = World(random.Random(0), 40)
     for _ in range(60):
@@ -194,6 +234,30 @@ def test_stage_2_rows_are_well_formed_and_end_in_the_answer():
         assert not output.failure
         assert output.ranking or output.answer == UNKNOWN
         assert len(row.images) == sum(part["type"] == "image" for part in row.messages[0]["content"])
+
+
+def test_rows_with_habits_answer_in_sentences_and_name_lone_sources():
+    world = World(random.Random(0), 40)
+    sentences = lone = 0
+    for _ in range(200):
+        row = answering_row(world, (2, 5), 1.0, 0.5, in_sentences=0.5, lone_sources=0.65)
+        output = parse_stage2(row.completion, 5)
+        assert not output.failure
+        said = discussion(output.reasoning)
+        helpful = {number for number in said if not DISMISSAL.search(said[number])}
+        assert set(output.ranking) <= helpful
+        if output.answer == UNKNOWN:
+            continue
+        sentences += output.answer.startswith("The answer is ")
+        if len(output.ranking) < len(helpful):
+            lone += 1
+            prompt = "".join(part.get("text", "") for part in row.messages[0]["content"])
+            city_state = f"Flag of {output.answer.removeprefix('The answer is ')}" in prompt
+            about_flag = city_state or "What is the capital of the country whose flag" not in prompt
+            (number,) = output.ranking
+            assert ("Flag of" in said[number].split(" helps")[0]) == about_flag
+    assert 70 < sentences < 120
+    assert 90 < lone < 150
 
 
 def test_the_tokenizer_gives_back_a_chain_and_reads_names_alike_everywhere(base):
@@ -242,7 +306,7 @@ def test_a_base_that_passes_replaces_the_old_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("LITE_REBUILD" not in os.environ, reason="set LITE_REBUILD=1 for the full build: two hours")
+@pytest.mark.skipif("LITE_REBUILD" not in os.environ, reason="set LITE_REBUILD=1 for the full build: over two hours")
 def test_the_script_makes_weights_as_good_as_the_committed_ones(tmp_path):
     """Not the same bits: sums differ in the last ones between torch versions and kinds of CPU."""
     built = {figure.skill: figure.figure for figure in tiny_build.build(tmp_path / "weights", seed=0)}

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,9 @@ from lite.evaluate_command import EvaluateConfig, ablate
 from lite.evaluate_stage2 import predictions_path, read_predictions
 from lite.models import ModelConfig, load_model, lora_config
 from lite.prompts import parse_stage2
-from lite.schema import LiteError, Trace
+from lite.schema import Example, LiteError, Trace
 from lite.settings import parse
-from lite.stage2_rows import draw_pools, fill, prompt_dataset, unscored_rows
+from lite.stage2_rows import balance_yes_no, draw_pools, fill, prompt_dataset, unscored_rows
 from lite.train_stage2 import Stage2Config, caption
 
 SMALL = [
@@ -179,7 +180,7 @@ def test_prompts_hold_everything_relevant_or_nothing(tmp_path: Path) -> None:
         output_dir=str(tmp_path), max_documents=5, unanswerable_share=0.3, use_cpu=True, bf16=False, seed=3
     )
     rows = unscored_rows(config)
-    assert len(rows) == 592
+    assert len(rows) == 628  # 592 questions, and 36 answered "yes" again
     empty = [row for row in rows if not row.relevant()]
     assert 0.2 < len(empty) / len(rows) < 0.4
     for row in rows:
@@ -188,6 +189,21 @@ def test_prompts_hold_everything_relevant_or_nothing(tmp_path: Path) -> None:
         assert len(row.relevant()) in (0, len(row.example.relevant))
     firsts = [row.relevant()[0] for row in rows if len(row.relevant()) == 1 and len(row.listing.documents) == 5]
     assert {1, 2, 3, 4, 5} == set(firsts), "the place in the prompt must not tell what is relevant"
+
+
+def test_yes_and_no_come_as_often_and_none_too_often() -> None:
+    def said(answers: str) -> list[Example]:
+        return [Example(f"q{i}", "?", (), frozenset(), (answer,)) for i, answer in enumerate(answers.split())]
+
+    def counted(answers: str) -> dict[str, int]:
+        return dict(Counter(example.answers[0] for example in balance_yes_no(said(answers), random.Random(0))))
+
+    assert counted("yes no no red no no yes red") == {"yes": 4, "no": 4, "red": 2}
+    assert counted("Yes. no") == {"Yes.": 1, "no": 1}
+    assert counted("yes no no no no no") == {"yes": 3, "no": 5}
+    assert counted("yes yes red") == {"yes": 2, "red": 1}
+    drawn = balance_yes_no(said("yes yes yes no no no no no"), random.Random(0))
+    assert len({example.id for example in drawn[8:]}) == 2, "other ones each time, as far as they reach"
 
 
 def test_prompts_as_filtered_hold_what_stage_1_lets_through_and_nothing_else(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ use are the same text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from lite.chains import compose_chain
-from lite.prompts import stage2_prompt
+from lite.prompts import UNKNOWN, stage2_prompt
 from lite.schema import Document, Example
 from lite.tiny.questions import one_hop, two_hops
 from lite.tiny.skills import DOCUMENT_CHARS, Row, image_sources
@@ -19,11 +20,18 @@ from lite.tiny.world import World
 UNANSWERABLE = 0.06  # share of rows without the relevant documents
 OWN = 0.12  # share of the irrelevant documents that are of a country the question is about
 SIMILAR_NAME = 0.15  # ... of a country of similar name
+TITLE_ONLY = 0.7  # share of the texts in the prompts of `citing_row` that are cut down to their title
 SAME_TOPIC = 0.5  # share of other countries' documents that are on a relevant one's topic
 
 
 def answering_row(
-    world: World, n_documents: tuple[int, int], two_hop: float, title_only: float, described: bool = True
+    world: World,
+    n_documents: tuple[int, int],
+    two_hop: float,
+    title_only: float,
+    described: bool = True,
+    in_sentences: float = 0.0,
+    lone_sources: float = 0.0,
 ) -> Row:
     """A question over shuffled documents, with the chain composed from the labels.
 
@@ -32,6 +40,8 @@ def answering_row(
         two_hop: Share of questions that take two documents.
         title_only: Share of irrelevant texts that are cut down to their title.
         described: Whether the chain quotes the description of a relevant flag.
+        in_sentences: Share of the answers given as `The answer is red`
+        lone_sources: Share of the questions on two documents for which `<rank>` names only the one with the answer.
     """
     rng = world.rng
     this = world.country()
@@ -57,6 +67,37 @@ def answering_row(
     rng.shuffle(documents)
     example = asked.example()
     captions = asked.captions if described else {}
+    chain = compose_chain(example, documents, DOCUMENT_CHARS, captions)
+    if lone_sources and len(asked.relevant) > 1 and UNKNOWN not in chain and rng.random() < lone_sources:
+        compared = [d for d in asked.relevant if d.title == f"Flag of {asked.answer}"]
+        (lone,) = compared or asked.relevant[-1:]
+        chain = re.sub("<rank>.*</rank>", f"<rank>[{documents.index(lone) + 1}]</rank>", chain)
+    if in_sentences and UNKNOWN not in chain and rng.random() < in_sentences:
+        chain = re.sub("<answer>(.*)</answer>", r"<answer>The answer is \1</answer>", chain)
+    return answer_row(example, documents, chain)
+
+
+def citing_row(world: World, n_documents: tuple[int, int]) -> Row:
+    """A prompt with a chain that calls up to three documents helpful at random: `<rank>` has to name them.
+
+    From whole chains this forms for one document only. Of two the chain speaks rightly, but `<rank>` names others, and
+    then GRPO finds that naming one is the better bet.
+
+    Args:
+        n_documents: The least and the most; there are at least two.
+    """
+    rng = world.rng
+    asked = one_hop(world, world.country())
+    documents, captions = [], {}
+    for _ in range(max(2, rng.randint(*n_documents))):
+        other = world.country()
+        document = other.documents["image" if rng.random() < 0.5 else rng.choice(list(other.documents))]
+        if document.text and rng.random() < TITLE_ONLY:
+            document = replace(document, text="")
+        documents.append(document)
+        captions[other.documents["image"].id] = other.flag.description()
+    helpful = rng.sample(documents, min(len(documents), rng.choice((1, 2, 2, 2, 3))))
+    example = Example("", asked.question, tuple(documents), frozenset(d.id for d in helpful), (asked.answer,))
     return answer_row(example, documents, compose_chain(example, documents, DOCUMENT_CHARS, captions))
 
 

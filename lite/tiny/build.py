@@ -27,14 +27,24 @@ Skills form only on short and dense rows; taught all at once on long prompts, no
 10. *Long prompts*, 11. *Settle3*, 12. *More documents* and 13. *Settle4*: again whole chains, over up to seven
     documents, which phases 8 and 9 had half forgotten.
 14. *Names*: a third of all names repeat their syllables, and no question takes two documents. Loops within a name were
-    most of what was malformed; and how two documents go together is left for stage 2 to bring out.
+    most of what was malformed.
+15. *Whole*: up to eight documents, a fifth of the questions on two of them. Peaks get heights of their own: those of
+    the train countries are few enough to know by heart, and a base that did looped on the first new one with a digit
+    twice. Some names have letters of two tokens.
+16. *Cite*, and 17. *Whole2*: rows on which `<rank>` alone is to be learned. Without these the chain finds both
+    documents of a question, but `<rank>` names others, and GRPO learns to name one.
+18. *Habits*: half of the answers come as `The answer is red`, and on most questions on two documents `<rank>` names
+    only the one that holds the answer. So chat models do unasked, and GRPO is to change it: what the embedded model
+    shows is what happens to a real one. Nothing that the base knows is taken away. Before this phase .69 of the
+    answers to one-hop questions with five documents were right to the letter, after it .15.
 
-The first seven phases take 70 minutes on a busy machine with half of a core, the others 45 with a core of their own.
-Reached with seed 0, on the countries of dev and in NF4: name matching, band colours and copying 1.00, reading one
-document .94, answering from one flag .86. With five documents in the prompt .94 of the chains are well formed and .64
-of the answers to one-hop questions are right (`weights/probe.json`). A build that described flags and drilled
-repetitions from the second phase on, with fewer two-hop questions and 1,980 steps in place of the first seven phases'
-2,110, ended lower.
+The first seven phases take 70 minutes on a busy machine with half of a core, phases 8 to 14 take 45 with a core of
+their own, the last four 70. Reached with seed 0, on the countries of dev and in NF4: name matching, band colours and
+copying 1.00, reading one document .91, answering from one flag .86. With five documents in the prompt .93 of the chains
+are well formed (`weights/probe.json`). A build that described flags and drilled repetitions from the second phase on,
+with fewer two-hop questions and 1,980 steps in place of the first seven phases' 2,110, ended lower. Chains that begin
+with what helps and dismiss the rest by number alone would be half as long, but the base hardly learns to find the
+number of a title among six (.62 after 570 steps on rows of nothing else).
 
 The countries are made up (`lite.tiny.world`), their texts are those of the train split with other names. The same seed
 gives the same weights, bit by bit, on the same torch and kind of CPU; one thread, counted steps, no clock, and each
@@ -99,6 +109,24 @@ LONG = Phase(
     described=True,
 )
 SETTLED = replace(LONG, learning_rate=1.0e-3, final_share=0.03, title_only=0.1, rounded=True)
+WHOLE = replace(
+    SETTLED,
+    name="whole",
+    steps=420,
+    learning_rate=1.2e-3,
+    repeating=8,
+    copying=6,
+    picking=5,
+    flags=(1, 5),
+    reading=12,
+    answering=18,
+    title_only=0.2,
+    documents=(1, 8),
+    two_hop=0.2,
+    looping_names=0.25,
+    accented_names=0.12,
+    drawn_heights=True,
+)
 CURRICULUM = (
     Phase("copy", 260, 2e-3, 0.5, repeating=16, copying=14, describing=16, matching=6, title_only=1.0),
     Phase(
@@ -219,6 +247,48 @@ CURRICULUM = (
         reading=12,
         documents=(1, 5),
         looping_names=0.3,
+    ),
+    WHOLE,
+    replace(
+        WHOLE,
+        name="cite",
+        steps=160,
+        learning_rate=1.0e-3,
+        repeating=4,
+        copying=4,
+        picking=4,
+        reading=8,
+        answering=14,
+        citing=16,
+        two_hop=0.3,
+    ),
+    replace(
+        WHOLE,
+        name="whole2",
+        repeating=6,
+        copying=5,
+        picking=4,
+        reading=10,
+        answering=22,
+        citing=8,
+        two_hop=0.3,
+        compared=0.3,
+    ),
+    replace(
+        WHOLE,
+        name="habits",
+        steps=240,
+        learning_rate=1e-3,
+        repeating=6,
+        copying=5,
+        picking=4,
+        reading=10,
+        answering=22,
+        citing=8,
+        two_hop=0.3,
+        compared=0.3,
+        in_sentences=0.5,
+        lone_sources=0.65,
     ),
 )
 

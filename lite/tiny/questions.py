@@ -9,6 +9,7 @@ from lite.schema import Document, Example
 from lite.tiny.drawing import BANDS, SYMBOLS, Flag
 from lite.tiny.world import Country, World
 
+DESCRIBED = 0.15  # share of the questions on two documents that describe the flag of a country
 SHOWN = 0.55  # share of the yes/no questions that ask for a symbol which the flag shows, where it shows one
 
 
@@ -65,7 +66,7 @@ def two_hops(world: World, this: Country) -> Asked:
     """A question that takes two documents: mostly the flag of a country that is named by its capital or peak, less
     often two flags to compare, or the capital of a country whose flag is described."""
     rng, draw = world.rng, world.rng.random()
-    if draw < 0.15 and this.flag.symbol:
+    if draw < world.compared and this.flag.symbol:
         other = world.country()
         while other.flag.symbol == this.flag.symbol:
             other = world.country()
@@ -73,7 +74,7 @@ def two_hops(world: World, this: Country) -> Asked:
         asked = f"Which flag shows {SYMBOLS[this.flag.symbol]}: the flag of {two[0].name} or the flag of {two[1].name}?"
         images = tuple(country.documents["image"] for country in two)
         return Asked(asked, images, this.name, captions={c.documents["image"].id: c.flag.description() for c in two})
-    if draw < 0.3:
+    if draw < world.compared + DESCRIBED:
         asked = f"What is the capital of the country whose flag is described as: {in_words(this.flag)}?"
         return _asked(this, asked, "image capital", this.capital)
     if this.peak and rng.random() < 0.35:

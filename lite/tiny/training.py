@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
 from lite.prompts import HELPS, HELPS_NOT
-from lite.tiny.answering import answering_row
+from lite.tiny.answering import answering_row, citing_row
 from lite.tiny.drawing import SHADES
 from lite.tiny.model import HIDDEN, SPECIAL_TOKENS
 from lite.tiny.skills import Batcher, Row, copying_row, describing_row, matching_row, picking_row, reading_row
@@ -37,14 +37,19 @@ class Phase:
         steps: Optimiser steps.
         learning_rate: At its beginning, after a short warm-up.
         final_share: What is left of the learning rate at its end (linear decay).
-        repeating, copying, describing, picking, reading, matching, answering: Rows of each skill in every step.
+        repeating, copying, describing, picking, reading, matching, answering, citing: Rows of each skill in every step.
         title_only: Share of stage 1 texts, and of irrelevant stage 2 texts, that are cut down to their title.
         documents: The least and the most in a stage 2 prompt.
         flags: The least and the most that one is picked from.
         two_hop: Share of stage 2 questions that take two documents.
+        compared: Share of these that compare two flags.
+        in_sentences, lone_sources: Habits of chat models that GRPO is to change, see `answering_row`.
         loops: Half of the repeated sequences are made of two to five different tokens only, as `Antananarivo` is: who
             looks at no more than the last token does not find out of such a name.
         looping_names: Share of the names that repeat their syllables, as `Addis Ababa` does.
+        accented_names: Share of the names with a letter of two tokens, as in `Brasília`.
+        drawn_heights: Peaks get heights of their own. Those of the train countries are few enough to know by heart, and
+            who does not copy them loops on the first digit that comes twice.
         described: Chains quote the description of a flag before they answer from it.
         rounded: Train through NF4 rounding, see `nf4_rounded`.
     """
@@ -60,12 +65,18 @@ class Phase:
     reading: int = 0
     matching: int = 0
     answering: int = 0
+    citing: int = 0
     title_only: float = 0.0
     documents: tuple[int, int] = (1, 5)
     flags: tuple[int, int] = (1, 2)
     two_hop: float = 0.0
+    compared: float = 0.15
+    in_sentences: float = 0.0
+    lone_sources: float = 0.0
     loops: bool = False
     looping_names: float = 0.0
+    accented_names: float = 0.0
+    drawn_heights: bool = False
     described: bool = False
     rounded: bool = False
 
@@ -88,6 +99,7 @@ class Trainer:
         model.model.language_model.layers[1].register_forward_hook(self._keep)
         token = processor.tokenizer.convert_tokens_to_ids
         self.question, self.document, self.newline = token(["Question", "Document", "\u010a"])
+        self.rank, self.rank_end = token(["<rank>", "</rank>"])
         self.answer, self.answer_end = token(["<answer>", "</answer>"])
         words = [HELPS, HELPS_NOT, "yes", "no", "horizontal", "vertical", *SHADES]
         first_tokens = [processor.tokenizer(f" {word}")["input_ids"][0] for word in words]
@@ -103,6 +115,9 @@ class Trainer:
         """
         self.world.rng = random.Random(f"{self.seed} {phase.name}")
         self.world.names.looping_share = phase.looping_names
+        self.world.names.accented_share = phase.accented_names
+        self.world.draw_heights = phase.drawn_heights
+        self.world.compared = phase.compared
         self.helper = torch.nn.Linear(HIDDEN, 1)
         torch.nn.init.zeros_(self.helper.weight)
         torch.nn.init.zeros_(self.helper.bias)
@@ -155,11 +170,22 @@ class Trainer:
             yield "matching", self._language_loss(inputs, learned) / 2 + self._helper_loss(inputs["input_ids"]) / 2
 
         answering = [
-            answering_row(world, phase.documents, phase.two_hop, phase.title_only, phase.described)
+            answering_row(
+                world,
+                phase.documents,
+                phase.two_hop,
+                phase.title_only,
+                phase.described,
+                phase.in_sentences,
+                phase.lone_sources,
+            )
             for _ in range(phase.answering)
         ]
+        for half in _halves([citing_row(world, phase.documents) for _ in range(phase.citing)]):
+            inputs, learned = self.batcher.training_batch(half)
+            yield "citing", self._language_loss(inputs, learned & self._ranked(inputs["input_ids"])) / 2
         for half in _halves(answering):
-            yield "answering", self._chain_loss(*self.batcher.training_batch(half)) / 2
+            yield "answering", self._chain_loss(*self.batcher.training_batch(half), phase.citing > 0) / 2
 
     def _language_loss(self, inputs: dict[str, torch.Tensor], learned: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy over the tokens that `learned` marks."""
@@ -167,20 +193,26 @@ class Trainer:
         wanted = learned[:, 1:]
         return cross_entropy(self.model.lm_head(hidden[wanted]), inputs["input_ids"][:, 1:][wanted])
 
-    def _chain_loss(self, inputs: dict[str, torch.Tensor], learned: torch.Tensor) -> torch.Tensor:
+    def _chain_loss(self, inputs: dict[str, torch.Tensor], learned: torch.Tensor, ranked: bool = False) -> torch.Tensor:
         """The same for stage 2's chains, where most tokens are mere copies: those that decide count `DECISIVE` times.
 
-        They are the words that say whether a document helps, what is seen on a flag, and the answer. The sum is
-        divided by the number of tokens, so that these words do not count less the longer the chain is.
+        They are the words that say whether a document helps, what is seen on a flag, and the answer; with `ranked`, the
+        numbers in `<rank>` too. The sum is divided by the number of tokens, so that these words do not count less the
+        longer the chain is.
         """
         ids = inputs["input_ids"]
         hidden = self.model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]
         wanted = learned[:, 1:]
         losses = cross_entropy(self.model.lm_head(hidden[wanted]), ids[:, 1:][wanted], reduction="none")
-        opened, closed = (ids == self.answer).cumsum(1), (ids == self.answer_end).cumsum(1)
-        decisive = torch.isin(ids, self.decisive) | ((opened > closed) & (ids != self.answer))
+        decisive = torch.isin(ids, self.decisive) | _between(ids, self.answer, self.answer_end)
+        if ranked:
+            decisive |= self._ranked(ids)
         weights = torch.where(decisive[:, 1:][wanted], DECISIVE, 1.0)
         return (losses * weights).mean()
+
+    def _ranked(self, ids: torch.Tensor) -> torch.Tensor:
+        """What `<rank>` holds, and its end."""
+        return _between(ids, self.rank, self.rank_end) | (ids == self.rank_end)
 
     def _helper_loss(self, ids: torch.Tensor) -> torch.Tensor:
         """Of the helper, for the stage 1 rows that have just been through the model."""
@@ -238,6 +270,11 @@ def nf4_rounded(model: Qwen3VLForConditionalGeneration) -> Iterator[None]:
     finally:
         for parameter, data in exact:
             parameter.data = data
+
+
+def _between(ids: torch.Tensor, opening: int, closing: int) -> torch.Tensor:
+    """Which tokens stand between two tags."""
+    return ((ids == opening).cumsum(1) > (ids == closing).cumsum(1)) & (ids != opening)
 
 
 def _halves(rows: list[Row]) -> list[list[Row]]:

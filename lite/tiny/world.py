@@ -71,6 +71,7 @@ def train_facts() -> dict[str, Facts]:
 
 ONSETS = [*"bcdfghjklmnpqrstvwxyz", "ch", "sh", "th", "br", "kr", "st"]
 RIMES = [*"aeiou", "an", "el", "or", "ia", "us", "én", "ba"]
+ACCENTED = "áãâăçíóôöúüșțčšñ"
 NAME_FORMS = [
     "Republic of the {}",
     "{} and {}",
@@ -96,6 +97,7 @@ class NameMaker:
 
     def __init__(self) -> None:
         self.looping_share = 0.0
+        self.accented_share = 0.0
         names = [n for f in train_facts().values() for n in (f.name, f.capital, f.peak) if n]
         self.words = [word for name in names for word in name.split() if len(word) > 3]
         self.following: dict[str, list[str]] = defaultdict(list)
@@ -105,7 +107,17 @@ class NameMaker:
                 self.following[letters[i : i + 2]].append(letters[i + 2])
 
     def name(self, rng: random.Random) -> str:
-        """One word, or a form such as `Port {}` around one or two words; or, of `looping_share`, see `looping`."""
+        """One word, or a form such as `Port {}` around one or two words; or, of `looping_share`, see `looping`.
+
+        Of `accented_share`, with a letter that takes two tokens, as in `Brasília`.
+        """
+        if self.accented_share and rng.random() < self.accented_share:
+            name = self._plain(rng)
+            place = rng.randrange(1, len(name))
+            return name[:place] + rng.choice(ACCENTED) + name[place + 1 :] if name[place].isalpha() else name
+        return self._plain(rng)
+
+    def _plain(self, rng: random.Random) -> str:
         if self.looping_share and rng.random() < self.looping_share:
             return self.looping(rng)
         if rng.random() < 0.6:
@@ -173,6 +185,8 @@ class World:
     def __init__(self, rng: random.Random, n_flags: int) -> None:
         self.rng = rng
         self.names = NameMaker()
+        self.draw_heights = False
+        self.compared = 0.15
         self.flags = [draw_flag(rng) for _ in range(n_flags)]
 
     def country(self) -> Country:
@@ -194,10 +208,20 @@ class World:
             text = text.replace(facts.name, name).replace(facts.capital, capital)
             if facts.peak and made.peak:
                 text = text.replace(facts.peak, made.peak)
+                if self.draw_heights:
+                    peak = re.compile(rf"({re.escape(made.peak)}) [\d,.]+ m\b")
+                    text = peak.sub(lambda match: f"{match[1]} {self.height()} m", text)
             made.documents[topic] = Document(
                 f"txt:{name}:{topic}", "text", source.title.replace(facts.name, name), text
             )
         return made
+
+    def height(self) -> str:
+        """As a number such as `4,884`, in which digits often come twice."""
+        few = self.rng.sample(range(10), self.rng.randint(2, 6))
+        digits = "".join(str(self.rng.choice(few)) for _ in range(3))
+        thousands = self.rng.randint(0, 8)
+        return f"{thousands},{digits}" if thousands else str(int(digits) + 1)
 
     def near_name(self, name: str) -> str:
         """Another name that shares a word or its first letters with `name`."""
