@@ -88,7 +88,7 @@ def build(rag: Rag, adapters: str, library: Library | None, runs: Path, uploads:
                     with gr.Row(elem_id="filter"):
                         threshold = gr.Slider(
                             0, 1, value=round(rag.stage1["threshold"], 3), step=0.001, label="Threshold",
-                            info=f"of P(relevant); tuned: {rag.stage1['threshold']:.3f}",
+                            info=f"of P(relevant); tuned: {rag.stage1['threshold']:.3g}",
                             elem_id="threshold", buttons=[],
                         )  # fmt: skip
                         count = gr.Slider(

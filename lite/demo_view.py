@@ -209,7 +209,7 @@ def cards(page: Page) -> str:
     else:
         kept = [d for d in order if d.id in page.kept]
         left = [d for d in order if d not in kept]
-        cut = f"threshold {page.threshold:.3f}"
+        cut = f"threshold {page.threshold:.3g}"
         groups = {f"{len(kept)} kept by the filter · {cut}": kept, f"{len(left)} left out": left}
     html = []
     for heading, group in groups.items():
@@ -275,7 +275,7 @@ def bar(score: float | None, threshold: float) -> str:
     return (
         f'<div class="score"><div class="bar" role="meter" aria-label="P(relevant)" aria-valuemin="0" '
         f'aria-valuemax="1" aria-valuenow="{score:.3f}"><span style="width:{100 * score:.1f}%"></span>'
-        f'<i style="left:{100 * min(threshold, 1.0):.1f}%" title="threshold {threshold:.3f}"></i></div>'
+        f'<i style="left:{100 * min(threshold, 1.0):.1f}%" title="threshold {threshold:.3g}"></i></div>'
         f"<output>{score:.2f}</output></div>"
     )
 
