@@ -25,11 +25,12 @@ from lite.listwise import COLD_START, FULL, STAGE1_BASE
 from lite.metrics.answers import exact_match
 from lite.metrics.ranking import ndcg
 from lite.schema import Example, Trace
+from lite.tiny.answering import SENTENCE
 
 ROOT = Path(__file__).parent.parent
 SIZES = (4, 6, 8, 10)  # documents in a prompt
 CUT = 5
-SENTENCE = re.compile(r"^the answer is\b", re.IGNORECASE)  # as the embedded base is taught to begin half of its answers
+IN_SENTENCE = re.compile(rf"^{SENTENCE}\b", re.IGNORECASE)
 SYSTEMS = (STAGE1_BASE, COLD_START, FULL)
 
 
@@ -93,12 +94,12 @@ def citing_two(answered: Sequence[tuple[Example, Trace]]) -> dict:
 def sentences(answered: Sequence[tuple[Example, Trace]]) -> dict:
     """Shares of answers: in a sentence, right to the letter, and right once the sentence is taken off."""
     formed = [(trace.answer if trace.format_ok else None, example.answers) for example, trace in answered]
-    bare = [(answer and SENTENCE.sub("", answer), accepted) for answer, accepted in formed]
+    bare = [(answer and IN_SENTENCE.sub("", answer), accepted) for answer, accepted in formed]
 
     def right(pairs: list) -> float:
         return float(np.mean([bool(answer) and exact_match(answer, accepted) for answer, accepted in pairs]))
 
-    in_sentence = np.mean([bool(answer and SENTENCE.match(answer)) for answer, _ in formed])
+    in_sentence = np.mean([bool(answer and IN_SENTENCE.match(answer)) for answer, _ in formed])
     return {"in_sentence": float(in_sentence), "exact_match": right(formed), "exact_match_bare": right(bare)}
 
 
@@ -140,7 +141,7 @@ def table(runs: Sequence[dict]) -> str:
             "",
             f"Prompts with both documents of a question on two whose outputs cite two or more: {', '.join(cited)}.",
             "",
-            "Answers in a sentence, exact match, and exact match with `The answer is` taken off, means over the seeds: "
+            f"Answers in a sentence, exact match, and exact match with `{SENTENCE}` taken off, means over the seeds: "
             f"{'; '.join(habits)}.",
         ]
     )

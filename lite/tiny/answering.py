@@ -22,6 +22,7 @@ OWN = 0.12  # share of the irrelevant documents that are of a country the questi
 SIMILAR_NAME = 0.15  # ... of a country of similar name
 TITLE_ONLY = 0.7  # share of the texts in the prompts of `citing_row` that are cut down to their title
 SAME_TOPIC = 0.5  # share of other countries' documents that are on a relevant one's topic
+SENTENCE = "The answer is"  # how a base with habits begins an answer
 
 
 def answering_row(
@@ -40,7 +41,7 @@ def answering_row(
         two_hop: Share of questions that take two documents.
         title_only: Share of irrelevant texts that are cut down to their title.
         described: Whether the chain quotes the description of a relevant flag.
-        in_sentences: Share of the answers given as `The answer is red`
+        in_sentences: Share of the answers given as `The answer is red`.
         lone_sources: Share of the questions on two documents for which `<rank>` names only the one with the answer.
     """
     rng = world.rng
@@ -73,7 +74,7 @@ def answering_row(
         (lone,) = compared or asked.relevant[-1:]
         chain = re.sub("<rank>.*</rank>", f"<rank>[{documents.index(lone) + 1}]</rank>", chain)
     if in_sentences and UNKNOWN not in chain and rng.random() < in_sentences:
-        chain = re.sub("<answer>(.*)</answer>", r"<answer>The answer is \1</answer>", chain)
+        chain = re.sub("<answer>(.*)</answer>", rf"<answer>{SENTENCE} \1</answer>", chain)
     return answer_row(example, documents, chain)
 
 

@@ -39,12 +39,12 @@ Skills form only on short and dense rows; taught all at once on long prompts, no
     answers to one-hop questions with five documents were right to the letter, after it .15.
 
 The first seven phases take 70 minutes on a busy machine with half of a core, phases 8 to 14 take 45 with a core of
-their own, the last four 70. Reached with seed 0, on the countries of dev and in NF4: name matching, band colours and
-copying 1.00, reading one document .91, answering from one flag .86. With five documents in the prompt .93 of the chains
-are well formed (`weights/probe.json`). A build that described flags and drilled repetitions from the second phase on,
-with fewer two-hop questions and 1,980 steps in place of the first seven phases' 2,110, ended lower. Chains that begin
-with what helps and dismiss the rest by number alone would be half as long, but the base hardly learns to find the
-number of a title among six (.62 after 570 steps on rows of nothing else).
+their own, the last four about an hour. Reached with seed 0, on the countries of dev and in NF4: name matching, band
+colours and copying 1.00, reading one document .91, answering from one flag .86. With five documents in the prompt .93
+of the chains are well formed (`weights/probe.json`). A build that described flags and drilled repetitions from the
+second phase on, with fewer two-hop questions and 1,980 steps in place of the first seven phases' 2,110, ended lower.
+Chains that begin with what helps and dismiss the rest by number alone would be half as long, but the base hardly learns
+to find the number of a title among six (.62 after 570 steps on rows of nothing else).
 
 The countries are made up (`lite.tiny.world`), their texts are those of the train split with other names. The same seed
 gives the same weights, bit by bit, on the same torch and kind of CPU; one thread, counted steps, no clock, and each
@@ -126,6 +126,18 @@ WHOLE = replace(
     looping_names=0.25,
     accented_names=0.12,
     drawn_heights=True,
+)
+WHOLE2 = replace(
+    WHOLE,
+    name="whole2",
+    repeating=6,
+    copying=5,
+    picking=4,
+    reading=10,
+    answering=22,
+    citing=8,
+    two_hop=0.3,
+    compared=0.3,
 )
 CURRICULUM = (
     Phase("copy", 260, 2e-3, 0.5, repeating=16, copying=14, describing=16, matching=6, title_only=1.0),
@@ -262,34 +274,8 @@ CURRICULUM = (
         citing=16,
         two_hop=0.3,
     ),
-    replace(
-        WHOLE,
-        name="whole2",
-        repeating=6,
-        copying=5,
-        picking=4,
-        reading=10,
-        answering=22,
-        citing=8,
-        two_hop=0.3,
-        compared=0.3,
-    ),
-    replace(
-        WHOLE,
-        name="habits",
-        steps=240,
-        learning_rate=1e-3,
-        repeating=6,
-        copying=5,
-        picking=4,
-        reading=10,
-        answering=22,
-        citing=8,
-        two_hop=0.3,
-        compared=0.3,
-        in_sentences=0.5,
-        lone_sources=0.65,
-    ),
+    WHOLE2,
+    replace(WHOLE2, name="habits", steps=240, learning_rate=1.0e-3, in_sentences=0.5, lone_sources=0.65),
 )
 
 
