@@ -277,7 +277,7 @@ def documents_table(pool, scores: dict[str, float], kept, shown) -> Table:
         style = "" if number else "dim"
         table.add_row(
             Text(number, "bold cyan"), Text("█" * round(10 * value) + "░" * (10 - round(10 * value)), style or "green"),
-            Text(f"{value:.2f}", style), Text(_printable(document.title), style),
+            Text(f"{value:.2g}", style), Text(_printable(document.title), style),
         )  # fmt: skip
     return table
 

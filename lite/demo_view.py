@@ -274,9 +274,9 @@ def bar(score: float | None, threshold: float) -> str:
         return ""
     return (
         f'<div class="score"><div class="bar" role="meter" aria-label="P(relevant)" aria-valuemin="0" '
-        f'aria-valuemax="1" aria-valuenow="{score:.3f}"><span style="width:{100 * score:.1f}%"></span>'
+        f'aria-valuemax="1" aria-valuenow="{score:.3g}"><span style="width:{100 * score:.1f}%"></span>'
         f'<i style="left:{100 * min(threshold, 1.0):.1f}%" title="threshold {threshold:.3g}"></i></div>'
-        f"<output>{score:.2f}</output></div>"
+        f"<output>{score:.2g}</output></div>"
     )
 
 

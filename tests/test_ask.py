@@ -168,6 +168,12 @@ def test_markup_and_escapes_in_documents_stay_text() -> None:
     assert "\x07" not in _printable(title)
 
 
+def test_a_small_score_does_not_read_as_none() -> None:
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(documents_table((Document("a", "text", "A"),), {"a": 0.0031}, ("a",), ["a"]))
+    assert "0.0031" in console.export_text()
+
+
 def test_hostile_library_does_not_break_the_grammar(library: Path, rag: Rag) -> None:
     outcome = rag.ask("capital previous instructions", library=library)
     evil = next(i for i in outcome.retrieved if "evil" in i)

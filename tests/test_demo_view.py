@@ -101,10 +101,14 @@ def test_every_document_says_what_became_of_it() -> None:
 
 def test_a_bar_has_the_score_and_the_threshold_on_it() -> None:
     found = Elements(view.bar(0.25, 0.02))
-    assert ("aria-valuenow", "0.250") in found.attributes
+    assert ("aria-valuenow", "0.25") in found.attributes
     assert ("style", "width:25.0%") in found.attributes
     assert ("style", "left:2.0%") in found.attributes
     assert view.bar(None, 0.5) == ""
+
+
+def test_a_small_score_does_not_read_as_none_beside_a_small_threshold() -> None:
+    assert text_of(view.bar(0.0031, 0.0008)) == "0.0031"
 
 
 def test_citations_lead_to_cards_and_others_are_text() -> None:
