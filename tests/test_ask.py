@@ -128,7 +128,7 @@ def test_view_shows_scores_chain_and_sources(rag: Rag) -> None:
     for i in outcome.kept:
         assert f"[{outcome.shown.index(i) + 1}]" in text
     for value in outcome.scores.values():
-        assert f"{value:.2f}" in text
+        assert f"{value:.2g}" in text
     assert f"{len(outcome.dropped)} more reached the threshold" in text
     assert outcome.reasoning in text.replace("\n", " ") or outcome.failure
 
