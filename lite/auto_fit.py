@@ -2,7 +2,8 @@
 
 What costs least is lowered first, and only where it lowers the peak:
 
-1. `steps_per_generation`: fewer completions are generated at once. The training is the same.
+1. `steps_per_generation`: fewer completions are generated at once. A step learns from as many, but stage 2 brings the
+   advantages of fewer groups to one scale, so that a group with almost equal rewards weighs more.
 2. `per_device_train_batch_size`, down to 2, with more `gradient_accumulation_steps`: the same training, slower.
 3. `num_generations`, down to 4: noisier advantages.
 4. `max_pixels`, down to 256x256: coarser images.

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ class ProgressLine(TrainerCallback):
         self.name, self.figure = name, figure
         self.values: list[float] = []
         self.equal_groups: list[float] = []
+        self.warned = False
+        self.progress: Progress | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self.started, self.first = time.perf_counter(), state.global_step
@@ -100,11 +102,12 @@ class ProgressLine(TrainerCallback):
         self.progress.update(self.task, status=status)
         if self.progress.disable:
             self.console.print(f"{self.name}: step {state.global_step}/{state.max_steps}, {status}", soft_wrap=True)
-        if "frac_reward_zero_std" not in logs:
+        if "equal_groups" not in logs or self.warned:
             return
-        self.equal_groups.append(logs["frac_reward_zero_std"])
+        self.equal_groups.append(logs["equal_groups"])
         recent = self.equal_groups[-10:]
-        if len(self.equal_groups) == 10 and sum(recent) / 10 > EQUAL_GROUPS_WARN:
+        if len(recent) == 10 and sum(recent) / 10 > EQUAL_GROUPS_WARN:
+            self.warned = True
             logger.warning(
                 "%.0f %% of the groups have equal rewards and teach nothing. More generations, a higher temperature or "
                 "a higher hard_share help; if the reward is near its maximum, the run has learnt what it can.",
@@ -112,7 +115,27 @@ class ProgressLine(TrainerCallback):
             )
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        self.progress.stop()
+        self.stop()
+
+    def stop(self) -> None:
+        """Give the terminal back: its cursor, and standard output and error."""
+        if self.progress and self.progress.live.is_started:
+            self.progress.stop()
+
+
+def train_to_the_end(trainer: Trainer, **kwargs) -> None:
+    """`trainer.train` whose progress line ends with it, however it ends: `on_train_end` comes after the last step only.
+
+    Args:
+        trainer: With or without a `ProgressLine`.
+        kwargs: Of `trainer.train`.
+    """
+    try:
+        trainer.train(**kwargs)
+    finally:
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, ProgressLine):
+                callback.stop()
 
 
 def read_metrics(path: Path) -> list[dict]:

@@ -27,7 +27,9 @@ STAGE2_INSTRUCTION = (
 TAGS = ("think", "rank", "answer")
 # `HELPS_NOT` and what models write in its place
 DISMISSAL = re.compile(
-    r"\b(?:do(?:es)?(?:\s+not|n['’]t)\s+help|irrelevant|unhelpful|not\s+(?:relevant|helpful|useful))\b", re.IGNORECASE
+    r"(?:\bdo(?:es)?(?:\s+not|n['’]t)\s+help|\b(?:irrelevant|unrelated|unhelpful)"
+    r"|(?:\bnot|n['’]t)\s+(?:at\s+all\s+)?(?:relevant|related|helpful|useful))\b",
+    re.IGNORECASE,
 )
 
 

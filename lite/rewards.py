@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from lite.metrics.answers import answer_score, exact_match, token_f1
 from lite.metrics.ranking import ndcg
-from lite.prompts import DISMISSAL, UNKNOWN, citations, parse_stage1, parse_stage2
+from lite.prompts import DISMISSAL, HELPS, UNKNOWN, citations, parse_stage1, parse_stage2
 
 # ------------------------------------------------------------------------------------------------------------ stage 1
 
@@ -39,7 +39,8 @@ def format(completions: list[list[dict]], **_: object) -> list[float]:
 
 LONG = 3  # times the words of the right answer
 WHOLLY = 0.999  # an F1 of 1, but for the epsilon of the official code
-MIN_WORDS = 2  # that the chain must say of a document for it to count as discussed: its title, and that it helps
+MIN_WORDS = 2  # that the chain must say of a document for it to count as discussed; the verdict asked for is enough
+VERDICT = re.compile(rf"\b{HELPS}\b|{DISMISSAL.pattern}", re.IGNORECASE)
 
 
 def stage2_format(
@@ -144,12 +145,19 @@ def grounding(completions: list[list[dict]], stage1_order: list[list[int]], **_:
 
 
 def discussion(reasoning: str) -> dict[int, str]:
-    """What a chain says of each document: all that follows its number up to the next one, if it is words enough."""
+    """What a chain says of each document: all that follows its number up to the next one.
+
+    Left out where that is neither `MIN_WORDS` nor a verdict.
+    """
     said: dict[int, str] = {}
     _, *parts = re.split(r"\[([0-9]{1,4})\]", reasoning)
     for number, text in zip(parts[::2], parts[1::2], strict=True):
         said[int(number)] = f"{said.get(int(number), '')} {text}"
-    return {number: text for number, text in said.items() if len(re.findall(r"\w+", text)) >= MIN_WORDS}
+    return {
+        number: text
+        for number, text in said.items()
+        if VERDICT.search(text) or len(re.findall(r"\w+", text)) >= MIN_WORDS
+    }
 
 
 def final_order(ranked: Sequence[int], stage1_order: Sequence[int]) -> list[int]:

@@ -23,8 +23,8 @@ from lite.schema import LiteError
 COMMON_FIELDS = (
     "output_dir max_steps num_train_epochs per_device_train_batch_size gradient_accumulation_steps num_generations "
     "max_completion_length learning_rate lr_scheduler_type warmup_steps beta temperature top_k loss_type "
-    "scale_rewards reward_weights gradient_checkpointing optim bf16 seed logging_steps save_steps save_total_limit "
-    "report_to per_device_eval_batch_size log_completions use_cpu dataloader_pin_memory"
+    "scale_rewards multi_objective_aggregation reward_weights gradient_checkpointing optim bf16 seed logging_steps "
+    "save_steps save_total_limit report_to per_device_eval_batch_size log_completions use_cpu dataloader_pin_memory"
 ).split()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from transformers import ProcessorMixin, set_seed
 from lite import rewards
 from lite.adapters import STAGE1, base_fingerprint, save_adapter, write_card
 from lite.auto_fit import auto_fit
-from lite.callbacks import MetricsFile, ProgressLine
+from lite.callbacks import MetricsFile, ProgressLine, train_to_the_end
 from lite.datasets.images import LazyImage
 from lite.datasets.pools import Pair
 from lite.datasets.problems import Problems
@@ -86,7 +87,8 @@ class RunConfig(StageConfig):
         default=False,
         metadata={
             "help": "Where the estimate exceeds the GPU's memory, lower, in this order, as far as needed: "
-            "steps_per_generation, per_device_train_batch_size (both keep the training as it is), num_generations, "
+            "steps_per_generation, per_device_train_batch_size (neither changes how many completions a step has), "
+            "num_generations, "
             "max_pixels, max_documents. Prints what it changed; config.yaml keeps it."
         },
     )
@@ -101,6 +103,15 @@ class RunConfig(StageConfig):
             raise ValueError(f"hard_share is a share, from 0 to 1, not {self.hard_share}.")
         if self.max_steps < 1 and self.max_steps != -1:
             raise ValueError(f"max_steps is {self.max_steps}. Give the optimiser steps, or -1 for num_train_epochs.")
+        between = self.steps_per_generation * self.num_iterations
+        whole = self.save_strategy == "steps" and self.save_steps >= 1  # else a share of the run
+        if whole and self.save_steps * self.gradient_accumulation_steps % between:
+            # TRL keeps neither what it has generated nor how far it got with that.
+            least = between // math.gcd(between, self.gradient_accumulation_steps)
+            raise ValueError(
+                f"save_steps is {self.save_steps:g}: a checkpoint would fall between two generations, and a resumed "
+                f"run would go on differently. Give a multiple of {least}."
+            )
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit counts questions: {self.limit} would leave none.")
 
@@ -302,7 +313,7 @@ def train(trainer: StageTrainer, console: Console) -> None:
     if checkpoint:
         console.print(f"Continuing from {checkpoint}", soft_wrap=True)
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        train_to_the_end(trainer, resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:
         raise LiteError(f"Stopped at step {trainer.state.global_step}. {how_to_go_on(folder)}") from None
     except torch.OutOfMemoryError as error:

@@ -34,7 +34,7 @@ from lite.adapters import (
     write_card,
 )
 from lite.auto_fit import auto_fit
-from lite.callbacks import MetricsFile, ProgressLine
+from lite.callbacks import MetricsFile, ProgressLine, train_to_the_end
 from lite.datasets.pools import Corpus
 from lite.datasets.problems import Problems
 from lite.datasets.sources import load_report_examples
@@ -93,6 +93,14 @@ class Stage2Config(RunConfig):
             "choices": ["stack", "continue", "fresh"],
         },
     )
+    multi_objective_aggregation: str = field(
+        default="normalize_then_sum",
+        metadata={
+            "help": "`normalize_then_sum` (GDPO): each reward is normalised within its group, so that it counts by its "
+            "weight and not by its spread. `sum_then_normalize`: TRL's default, scaled as scale_rewards says.",
+            "choices": ["normalize_then_sum", "sum_then_normalize"],
+        },
+    )
     max_documents: int = field(default=6, metadata={"help": "Documents in a prompt, at most."})
     prompts_per_question: int = field(
         default=1, metadata={"help": "Prompts drawn for a training question, each with other documents and order."}
@@ -130,7 +138,11 @@ class Stage2Config(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self.multi_objective_aggregation = "normalize_then_sum"  # each reward counts by its weight, not by its spread
+        if self.multi_objective_aggregation == "normalize_then_sum" and self.scale_rewards != "group":
+            raise ValueError(
+                f"scale_rewards is {self.scale_rewards}, which normalize_then_sum does not look at. Set "
+                "multi_objective_aggregation: sum_then_normalize with it."
+            )
         if self.max_documents < 1:
             raise ValueError(f"max_documents is {self.max_documents}; a prompt needs at least one document.")
         if self.report_orders < 1:
@@ -306,7 +318,7 @@ def cold_start(
         callbacks=[MetricsFile(folder / "metrics.jsonl", "loss"), ProgressLine(console, "cold start", "loss")],
     )
     adjust(trainer, exact)
-    trainer.train()
+    train_to_the_end(trainer)
     release(trainer)
     if is_main():
         save_adapter(model, STAGE2, folder, card | {"stage": "cold start"})

@@ -288,6 +288,17 @@ class StageTrainer(GRPOTrainer):
         ends = [i for i, token in enumerate(tokens) if token in self.eos_token_ids]
         return tokens[: ends[0] + 1] if ends else tokens
 
+    def _calculate_rewards(self, inputs: list[dict], *args):
+        # Where each reward is normalised by itself, TRL's `frac_reward_zero_std` tells of the whole batch: 0, although
+        # most groups may have equal rewards and teach nothing. Goes when it counts groups there, too.
+        rewards = super()._calculate_rewards(inputs, *args)
+        training = self.model.training
+        counted = rewards[:, self.reward_weights.to(rewards.device) != 0].nan_to_num()
+        groups = counted.view(-1, self.num_generations if training else self.num_generations_eval, counted.shape[1])
+        equal = (groups == groups[:, :1]).flatten(1).all(1)
+        self._metrics["train" if training else "eval"]["equal_groups"].append(equal.float().mean().item())
+        return rewards
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         # transformers activates the first active adapter alone and makes it learn: a resumed stage 2 would train
         # stage 1. The adapters are in place, only their weights are missing. Goes with an upstream resume that knows

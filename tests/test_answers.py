@@ -55,6 +55,10 @@ def test_case_spacing_and_what_the_prompts_defuse_do_not_matter(text):
     ("answer", "accepted", "exact", "f1"),
     [
         ("Tirana", ["Tirana"], 1, 1),
+        ("A.", ["a"], 1, 1),
+        ("the", ["A"], 0, 0),
+        ("?!", ["A"], 0, 0),
+        ("the", ["..."], 0, 0),
         ("the tirana!", ["Tirana"], 1, 1),
         ("Tirana, Albania", ["Tirana"], 0, 2 / 3),
         ("Mount Kosciuszko", ["Kosciuszko", "Mt Kosciuszko"], 0, 2 / 3),

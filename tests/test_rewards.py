@@ -119,6 +119,7 @@ GAMES = {  # name: (completion, the reward that must see through it)
     "cite without reasoning": (said([2, 4], think="[2] [4]"), "grounding"),
     "cite all without reasoning": (said([2, 4], think="[1][2][3][4][5]"), "grounding"),
     "cite with a word": (said([2, 4], think="[2] good [4] good"), "grounding"),
+    "one verdict for both": (said([2, 4], think="[2] [4] help, and so does what [1] helps."), "grounding"),
     "reason about one, cite both": (said([2, 4], think="[4] [2] Flag of Peru helps."), "grounding"),
     "reason without citing": (said([2, 4], think="The flag of Peru helps and so does its government."), "grounding"),
     "reason about others": (said([2, 4], think="[1] Flag of Chad helps. [3] Peru helps."), "grounding"),
@@ -166,7 +167,19 @@ def test_what_breaks_the_grammar_gets_nothing(name):
 
 
 @pytest.mark.parametrize(
-    "phrase", ["does not help", "doesn't help", "Does Not Help", "does\nnot help", "is irrelevant", "is not relevant"]
+    "phrase",
+    [
+        "does not help",
+        "doesn't help",
+        "Does Not Help",
+        "does\nnot help",
+        "is irrelevant",
+        "is not relevant",
+        "isn't relevant",
+        "isn’t helpful at all",
+        "is not at all useful",
+        "is unrelated",
+    ],
 )
 def test_ranking_what_was_dismissed_is_seen_in_other_words_too(phrase):
     think = f"[2] Flag of Peru helps. [4] Peru: government {phrase}."
@@ -177,6 +190,12 @@ def test_ranking_what_was_dismissed_is_seen_in_other_words_too(phrase):
 def test_each_ranked_document_must_be_discussed():
     chains = ["[2] Flag helps. [4] Text helps.", "[2] Flag helps. [4]", "[2] Flag helps.", "[4]"]
     assert [scores(said([2, 4], think=chain))["grounding"] for chain in chains] == [1, 0.5, 0.5, 0]
+
+
+def test_the_verdict_that_the_prompt_asks_for_is_discussion_enough():
+    assert scores(said([2, 4], think="[2] helps. [4] helps."))["grounding"] == 1
+    dismissed = " ".join(f"[{i}] irrelevant." for i in range(1, 6))
+    assert scores(said([], UNKNOWN, think=dismissed), NOTHING)["grounding"] == 1
 
 
 def test_a_document_may_be_discussed_in_several_places():

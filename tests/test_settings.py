@@ -139,6 +139,24 @@ def test_batch_that_groups_do_not_divide_is_refused_with_both_numbers(settings):
     assert "num_generations (4)" in message
 
 
+def test_checkpoint_between_two_generations_is_refused_as_resume_would_differ(settings):
+    batches = {"per_device_train_batch_size": 4, "num_generations": 4, "gradient_accumulation_steps": 2}
+    twice = batches | {"steps_per_generation": 4}
+    assert "multiple of 2" in refusal(settings(twice | {"save_steps": 25}))
+    assert "multiple of 3" in refusal(settings(batches | {"num_iterations": 3, "save_steps": 20}))
+    for fits in (twice | {"save_steps": 20}, batches | {"save_steps": 25}, twice | {"save_steps": 0.1}):
+        read(settings(fits))
+    read(settings(twice | {"save_steps": 25, "save_strategy": "no"}))
+
+
+def test_scaling_that_the_aggregation_of_stage_2_does_not_look_at_is_refused(settings):
+    with pytest.raises(LiteError, match=r"scale_rewards is none.*sum_then_normalize"):
+        read(settings({"scale_rewards": "none"}), Stage2Config)
+    asked = {"scale_rewards": "none", "multi_objective_aggregation": "sum_then_normalize"}
+    assert read(settings(asked), Stage2Config)[0].multi_objective_aggregation == "sum_then_normalize"
+    assert read(settings({}), Stage2Config)[0].multi_objective_aggregation == "normalize_then_sum"
+
+
 @pytest.mark.parametrize("arguments", [["--max_steps", "many"], ["--backend", "vllm"]])
 def test_value_of_a_wrong_type_is_wrong_usage(settings, arguments, capsys):
     assert status(["train", "stage1", *settings({}), *arguments]) == 2

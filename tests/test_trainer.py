@@ -105,6 +105,21 @@ def test_adapter_stays_in_fp32_where_stock_trl_rounds_it_to_bf16(random_folder: 
     assert dtypes(GRPOTrainer) == {torch.bfloat16}
 
 
+def test_groups_that_teach_nothing_are_counted_where_stock_trl_sees_none(random_folder: Path, tmp_path: Path) -> None:
+    # When the second assertion fails, `_calculate_rewards` can go.
+    def first_group_alone(completions: list[list[dict]], **_: object) -> list[float]:
+        return [1.0, 0.0, 0.0, 1.0, *[0.5] * (len(completions) - 4)]
+
+    stage = trainer(
+        random_folder, tmp_path, rows([0, 0]), multi_objective_aggregation="normalize_then_sum", max_steps=1,
+    )  # fmt: skip
+    stage.reward_funcs = [first_group_alone]
+    stage.train()
+    logged = stage.state.log_history[0]
+    assert logged["equal_groups"] == 0.5
+    assert logged["frac_reward_zero_std"] == 0
+
+
 def test_training_starts_from_the_very_weights_that_it_is_given(random_folder: Path, tmp_path: Path) -> None:
     def rounding(cls: type) -> float:
         model, processor = stage1_model(random_folder)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 from lite.metrics import multimodalqa, webqa
 
+ARTICLES = ("a", "an", "the")
+
 
 def normalise(text: str) -> str:
     """Lower case, without accents, punctuation and English articles, single spaces.
@@ -19,20 +21,29 @@ def normalise(text: str) -> str:
     As in SQuAD, what joins letters or digits vanishes (`U.S.` is `us`, `1,000` is `1000`). Other than there, a decimal
     point stays, and all other punctuation parts words: `red/white` is two.
     """
+    return " ".join(word for word in _words(text) if word not in ARTICLES)
+
+
+def _words(text: str) -> list[str]:
     bare = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).lower()
     bare = re.sub(r"['’`]|(?<=\d),(?=\d{3}\b)|(?<!\d)\.|\.(?!\d)", "", bare)
-    words = re.sub(r"[^\w\s.]", " ", bare).split()
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+    return re.sub(r"[^\w\s.]", " ", bare).split()
+
+
+def _compared(text: str) -> list[str]:
+    """The words of `normalise`; where it leaves none, what the text has: of multiple choice, `A` is not `the`."""
+    words = _words(text)
+    return [word for word in words if word not in ARTICLES] or words or text.split()
 
 
 def exact_match(answer: str, accepted: Sequence[str]) -> float:
     """1 when the answer equals an accepted one after `normalise`, else 0."""
-    return float(normalise(answer) in {normalise(other) for other in accepted})
+    return float(_compared(answer) in [_compared(other) for other in accepted])
 
 
 def token_f1(answer: str, accepted: Sequence[str]) -> float:
     """The best F1 over shared words with any accepted answer, in [0, 1]."""
-    return max((_f1(normalise(answer).split(), normalise(other).split()) for other in accepted), default=0.0)
+    return max((_f1(_compared(answer), _compared(other)) for other in accepted), default=0.0)
 
 
 def answer_score(metric: str, answer: str, accepted: Sequence[str], keywords: str = "", category: str = "") -> float:
