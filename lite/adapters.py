@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -24,9 +25,12 @@ from transformers import PreTrainedModel
 from lite.models import SHIPPED
 from lite.schema import LiteError
 
+logger = logging.getLogger(__name__)
+
 CARD = "lite.json"
 STAGE1, STAGE2 = "stage1", "stage2"
 MERGED_AT_MOST = 2**30  # bytes
+PROFILES = {22000: "qwen3-vl-4b", 11000: "qwen3-vl-2b"}  # by MiB of the GPU, as recipes/profile.sh chooses
 
 # ------------------------------------------------------------------------------------------------------ where they are
 
@@ -60,8 +64,8 @@ def find_adapters(
             f"There is no stage 2 adapter in {stage2}. Give the `adapter` folder of a stage 2 run."
             if stage2 is not None
             else f"{profile_or_run} is neither a run folder with a stage 2 adapter, nor a profile with one (that would "
-            f"be {run / STAGE2 / 'adapter'}). Train it: PROFILE={given.name} bash recipes/stage2.sh. Without --profile "
-            "the embedded tiny model answers, which knows only flags."
+            f"be {(run / STAGE2 / 'adapter').absolute()}). If it was trained elsewhere, give the path of its run; else "
+            f"train it: PROFILE={given.name} bash recipes/stage2.sh. `tiny` is there always, and knows only flags."
         )
     if read_card(found)["stage1_hash"] is None:
         raise LiteError(
@@ -73,6 +77,19 @@ def find_adapters(
     if not (below / CARD).exists():
         raise LiteError(f"{found} is stacked on a stage 1 adapter, and {below} does not exist. Put it there.")
     return below, found
+
+
+def trained_profile() -> str:
+    """The profile that fits the GPU where it was trained, else `tiny`."""
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**20
+        for wanted, profile in PROFILES.items():
+            try:
+                if memory >= wanted and find_adapters(profile):
+                    return profile
+            except LiteError:
+                logger.warning("%s would fit this GPU but is not trained yet: bash recipes/stage2.sh", profile)
+    return "tiny"
 
 
 def stage1_of(stage2: Path) -> Path:

@@ -52,6 +52,11 @@ def index(arguments: list[str]) -> int:
         help="ray: read and embed on the workers of a Ray cluster, which all see the folder (the extra ray). [plain]",
     )  # fmt: skip
     parser.add_argument("--workers", type=count, help="With ray: how many. [one per GPU when embedding, else per core]")
+    parser.add_argument(
+        "--forget", action="store_true",
+        help="Go on where all files that the library has of this folder are gone. Else that is refused: a disk may not "
+        "be mounted.",
+    )  # fmt: skip
     for name, unit in {"megabytes": "file", "megapixels": "image", "pages": "PDF", "seconds": "file"}.items():
         default = asdict(DEFAULT_LIMITS)[name]
         parser.add_argument(f"--max_{name}", type=count, default=default, help=f"Limit per {unit}. [{default}]")
@@ -82,7 +87,7 @@ def index(arguments: list[str]) -> int:
         report = library.index(
             options.folder, OCR[options.ocr], limits,
             lambda done, total, documents: bar.update(task, completed=done, total=total, documents=documents),
-            **read,
+            forget=options.forget, **read,
         )  # fmt: skip
     for problem in report.problems:
         print(f"lite: left out: {_printable(problem)}", file=sys.stderr)
@@ -154,9 +159,9 @@ def ask(arguments: list[str]) -> int:
     parser.add_argument("--split", default="test", help="With --data: of which questions. [test]")
     parser.add_argument("--limit", type=count, help="With --data: of the first N questions.")
     parser.add_argument(
-        "--profile", default="tiny",
+        "--profile",
         help="A profile that was trained (runs/PROFILE), a run folder, or `tiny`: the embedded model that knows only "
-        "flags. [tiny]",
+        "flags. [the one that fits the GPU, where it was trained, else tiny]",
     )  # fmt: skip
     parser.add_argument(
         "--ocr", choices=list(OCR), default="auto", help="With --documents, as for `lite index`. [auto]"
@@ -186,11 +191,12 @@ def ask(arguments: list[str]) -> int:
     with progress.status("Loading the model …"):
         from transformers.utils import logging as transformers_logging
 
+        from lite.adapters import trained_profile
         from lite.rag import Rag
 
         transformers_logging.disable_progress_bar()
 
-        rag = Rag.load(options.profile)
+        rag = Rag.load(options.profile or trained_profile())
     if rag.note:
         print(f"lite: {rag.note} `lite search` finds passages without a model.", file=sys.stderr)
     view = Console(quiet=options.json, highlight=False)

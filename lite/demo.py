@@ -72,7 +72,8 @@ def build(rag: Rag, adapters: str, library: Library | None, runs: Path, uploads:
                         elem_id="examples",
                     )  # fmt: skip
                 with gr.Column(scale=2, min_width=280):
-                    source = gr.Radio(sources, value=sources[0], label="Documents", elem_id="source")
+                    first = LIBRARY if library and not rag.note else BUNDLED  # the embedded model knows only these
+                    source = gr.Radio(sources, value=first, label="Documents", elem_id="source")
                     files = gr.File(
                         label=f"Up to {FILES} images, PDFs, texts or tables", file_count="multiple",
                         file_types=list(SUFFIXES), visible=False, height=130, elem_id="files",

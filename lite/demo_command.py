@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 PORT = 7860
 LOCAL = ("127.0.0.1", "localhost", "::1")
-PROFILES = {22000: "qwen3-vl-4b", 11000: "qwen3-vl-2b"}  # by MiB of the GPU, as recipes/profile.sh chooses
 # Nothing of the page comes from elsewhere, and nothing that a document could smuggle in may go there.
 HEADERS = {
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -66,6 +65,8 @@ def demo(arguments: list[str]) -> int:
         )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that uploads are removed then, too
     console = Console(stderr=True)
+    from lite.adapters import trained_profile
+
     with tempfile.TemporaryDirectory(prefix="lite-demo-") as folder:
         with console.status("Loading the model …"):
             library = options.library or (DEFAULT_LIBRARY if Path(DEFAULT_LIBRARY).is_dir() else None)
@@ -154,23 +155,6 @@ def _address(host: str, port: int) -> Iterator[None]:
         raise LiteError(
             f"{host}:{port} cannot be had ({reason}). Give another --port, or a --host of this machine."
         ) from error
-
-
-def trained_profile() -> str:
-    """The profile that fits the GPU where it was trained, else `tiny`."""
-    import torch
-
-    from lite.adapters import find_adapters
-
-    if torch.cuda.is_available():
-        memory = torch.cuda.get_device_properties(0).total_memory / 2**20
-        for wanted, profile in PROFILES.items():
-            try:
-                if memory >= wanted and find_adapters(profile):
-                    return profile
-            except LiteError:
-                logger.warning("%s would fit this GPU but is not trained yet: bash recipes/stage2.sh", profile)
-    return "tiny"
 
 
 def adapters_in_words(profile: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from lite.adapters import find_adapters, read_card
+from lite.adapters import find_adapters, read_card, stage1_of
 from lite.auto_fit import auto_fit
 from lite.datasets import multimodalqa, webqa
 from lite.datasets.problems import Problems
@@ -214,7 +214,7 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
     if processes() > 1:
         raise LiteError("--ablate trains one variant after the other in one process: start it without accelerate.")
     table, runs = ablation_runs(config)
-    stage1 = stage1_path(config)
+    stage1 = Path(config.stage1_adapter or stage1_of(Path(config.output_dir) / "adapter"))
     settings = {name: variant(config, ABLATIONS.get(name, {}), folder, str(stage1)) for name, folder in runs.items()}
     missing = [name for name, folder in runs.items() if not (folder / "report.json").exists()]
     finished = [name for name in runs if name not in missing]

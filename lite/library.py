@@ -151,6 +151,7 @@ class Library:
         limits: Limits = DEFAULT_LIMITS,
         progress: Callable[[int, int, int], None] = lambda done, total, documents: None,
         read: Callable[[Iterable[Path], bool, Limits], Iterator[tuple[Path, list[Part] | Unreadable]]] = read_files,
+        forget: bool = False,
     ) -> IndexReport:
         """Bring the library up to date with a folder: read what is new or changed, forget what is gone.
 
@@ -163,28 +164,42 @@ class Library:
             limits: What a file may cost.
             progress: Called with files done, files in all and documents written.
             read: What reads files: this machine, or the workers of `lite.on_ray.read_on_ray`.
+            forget: Also where all files that the library knows of this folder are gone.
 
         Raises:
-            LiteError: There is no such folder, another run is writing, or the library holds another folder of its name.
+            LiteError: There is no such folder, another run is writing, the library holds another folder of its name, or
+                all that it knows of this one would be forgotten, as where a disk is not mounted.
         """
         root = Path(folder).resolve()
         if not root.is_dir():
             raise LiteError(f"{folder} is not a folder.")
         with self._locked():
             try:
-                return self._index(root, ocr_installed() if ocr is None else ocr, limits, progress, read)
+                return self._index(root, ocr_installed() if ocr is None else ocr, limits, progress, read, forget)
             except RuntimeError as error:
                 if "concurrent transaction" not in str(error):
                     raise
                 raise LiteError(self._busy()) from error  # an object store has no locks
 
     def _index(
-        self, root: Path, ocr: bool, limits: Limits, progress: Callable[[int, int, int], None], read: Callable
+        self,
+        root: Path,
+        ocr: bool,
+        limits: Limits,
+        progress: Callable[[int, int, int], None],
+        read: Callable,
+        forget: bool,
     ) -> IndexReport:
         report = IndexReport()
         known = self._known(root)
         files = list(walk(root, report, Path(self.address).resolve()))
         gone = known.keys() - {_key(root, path) for path in files}
+        if gone and len(gone) == len(known) and not forget:
+            raise LiteError(
+                f"{root} holds none of the {len(gone)} files that the library in {self.address} has of a folder "
+                f"{root.name!r}. Is its disk not mounted, or is it another folder? Nothing was changed. Index it into "
+                "another --library, or with --forget, which forgets those files."
+            )
         done = written = 0
         states: dict[Path, str] = {}
 

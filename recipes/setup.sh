@@ -1,12 +1,14 @@
 # Sourced by the other recipes: makes sure that the pinned packages are there, once, and puts them on the PATH.
 #
-# Works in .venv, or in the virtual or conda environment that is active. Adds the GPU packages where nvidia-smi answers.
+# Works in .venv, or in the virtual or conda environment that is active (conda's `base` does not count: it holds conda's
+# own packages). Adds the GPU packages where nvidia-smi answers.
 # A second call does nothing until a requirements file or pyproject.toml changes. No root, nothing outside the environment.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if nvidia-smi >/dev/null 2>&1; then requirements=requirements-gpu.txt; else requirements=requirements.txt; fi
 
+[ "${CONDA_DEFAULT_ENV:-}" = base ] && CONDA_PREFIX=
 active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
 environment=${active:-$PWD/.venv}
 stamp=$environment/.mmrag-lite-$(cat "$requirements" pyproject.toml <(pwd) | cksum | cut -d ' ' -f 1)
@@ -33,6 +35,9 @@ if [ ! -e "$stamp" ]; then
     echo "Installing $requirements into $environment (about 6 GB, a minute or two) …"
     "$uv" pip install --quiet --python "$environment/bin/python" --requirement "$requirements"
     "$uv" pip install --quiet --python "$environment/bin/python" --no-deps --editable .
+    if [ "$requirements" = requirements-gpu.txt ] && ! "$environment/bin/python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+        echo "nvidia-smi answers, but torch cannot use the GPU. CUDA 13 needs NVIDIA driver 580 or newer: update it, or train the tiny model (PROFILE=tiny)." >&2
+    fi
     rm -f "$environment"/.mmrag-lite-*
     touch "$stamp"
     echo "Installed. source $environment/bin/activate puts lite on the PATH."

@@ -7,23 +7,39 @@
 #   bash recipes/stage2.sh --dry_run true           what it would do and need; trains nothing
 #   bash recipes/stage2.sh --max_steps 20 …         every further argument overrides the profile's stage2.yaml
 #
-# Trains stage 1 first where its adapter is missing. Running it again continues a stopped run. The results are in
-# runs/<profile>/stage2/report.md.
+# Trains stage 1 first where it is missing (not with --data: train it on the same data first). Running it again continues
+# a stopped run. The results are in runs/<profile>/stage2/report.md.
 source "$(dirname "$0")/setup.sh"
 source recipes/profile.sh
 source recipes/launch.sh
+
+# Stage 1 is the one beside this run, or else the profile's own.
+output_dir=runs/$PROFILE/stage2
+before=
+for argument in "$@"; do
+    case $argument in --output[_-]dir=*) output_dir=${argument#*=} ;; esac
+    case $before in --output[_-]dir) output_dir=$argument ;; esac
+    before=$argument
+done
+stage1=$(dirname "$output_dir")/stage1
 case " $* " in
-*" --stage1_adapter"* | *" --dry_run"* | *" --help"* | *" -h "*) ;;
+*" --stage1"[_-]"adapter"* | *" --dry"[_-]"run"* | *" --help"* | *" -h "*) ;;
 *)
-    if [ ! -e "runs/$PROFILE/stage1/report.json" ]; then
-        case " $* " in *" --data"*)
-            echo "runs/$PROFILE/stage1 holds no finished stage 1. Train it on the same data first: bash recipes/stage1.sh --data …" >&2
+    if [ ! -e "$stage1/report.json" ]; then
+        case " $* " in *" --data "* | *" --data="*)
+            echo "$stage1 holds no finished stage 1. Train it on the same data first: bash recipes/stage1.sh --data … --output_dir $stage1 (or name another one: --stage1_adapter …)" >&2
             exit 1
             ;;
         esac
+        if [ "$stage1" != "runs/$PROFILE/stage1" ]; then
+            stage1=runs/$PROFILE/stage1
+            set -- --stage1_adapter "$stage1/adapter" "$@"
+        fi
+    fi
+    if [ ! -e "$stage1/report.json" ]; then
         # A mistake in the arguments shall show now, not when stage 1 is trained.
         lite train stage2 --config "recipes/$PROFILE/stage2.yaml" "$@" --dry_run true >/dev/null
-        echo "runs/$PROFILE/stage1 holds no finished stage 1: training it first."
+        echo "$stage1 holds no finished stage 1: training it first."
         "${launch[@]}" train stage1 --config "recipes/$PROFILE/stage1.yaml"
     fi
     ;;

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from lite import demo, demo_command, demo_uploads
+from lite.adapters import trained_profile
 from lite.demo_uploads import Uploads, read
 from lite.models import SHIPPED
 from lite.rag import RETRIEVED, Rag
@@ -128,11 +129,11 @@ def test_without_a_gpu_and_a_run_the_embedded_model_answers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert demo_command.trained_profile() == "tiny"
+    assert trained_profile() == "tiny"
     assert demo_command.adapters_in_words("tiny") == "shipped with lite"
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: SimpleNamespace(total_memory=24 << 30))
-    assert demo_command.trained_profile() == "tiny"  # nothing was trained
+    assert trained_profile() == "tiny"  # nothing was trained
     assert "qwen3-vl-4b would fit" in caplog.text
 
 

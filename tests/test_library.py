@@ -85,6 +85,23 @@ def test_a_damaged_file_is_reported_and_its_old_documents_go(folder: Path, libra
     assert report.documents == 3
 
 
+def test_a_folder_whose_disk_is_away_is_not_forgotten(folder: Path, library: Library, tmp_path: Path) -> None:
+    library.index(folder, ocr=False)
+    folder.rename(tmp_path / "unmounted")
+    namesake = tmp_path / "elsewhere" / folder.name
+    namesake.mkdir(parents=True)
+    (namesake / "other.txt").write_text("Another folder of that name.")
+    refusal = r"holds none of the 3 files.*Nothing was changed.*--forget"
+    with pytest.raises(LiteError, match=refusal):
+        library.index(namesake, ocr=False)
+    folder.mkdir()
+    with pytest.raises(LiteError, match=refusal):
+        library.index(folder, ocr=False)
+    assert len(library) == 4
+    assert library.index(folder, ocr=False, forget=True).removed == 3
+    assert len(library) == 0
+
+
 def test_links_hidden_files_and_other_kinds_are_left_out(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("The secret is outside.")
     (folder / "link.txt").symlink_to(tmp_path / "secret.txt")

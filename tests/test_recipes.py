@@ -23,7 +23,6 @@ PLAIN = {
     *("lora_alpha", "lr_scheduler_type", "warmup_steps", "temperature"),
     *("logging_steps", "save_total_limit", "log_completions"),
 }
-PLAIN_STAGE2 = PLAIN | {"stage1_adapter"}
 
 
 def value_lines(path):
@@ -34,9 +33,8 @@ def value_lines(path):
 
 @pytest.mark.parametrize("path", QWEN + QWEN_STAGE2, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_value_has_a_comment_or_is_plain(path):
-    plain = PLAIN if path in QWEN else PLAIN_STAGE2
-    assert [name for name, comment in value_lines(path) if name not in plain and len(comment) < 8] == []
-    assert {name for name, _ in value_lines(path)} >= plain
+    assert [name for name, comment in value_lines(path) if name not in PLAIN and len(comment) < 8] == []
+    assert {name for name, _ in value_lines(path)} >= PLAIN
 
 
 def test_qwen_profiles_set_the_same_fields_in_the_same_order():
@@ -51,7 +49,7 @@ def test_stage2_fits_its_stage1_and_its_comments(path):
     stage1 = yaml.safe_load((path.parent / "stage1.yaml").read_text())
     for shared in ("model_name_or_path", "max_pixels", "lora_r", "data"):
         assert recipe[shared] == stage1[shared]
-    assert recipe["stage1_adapter"] == f"{stage1['output_dir']}/adapter"
+    assert Path(recipe["output_dir"]).parent == Path(stage1["output_dir"]).parent
     batch = recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"]
     asked, each = map(int, re.search(r"(\d+) questions, (\d+) answers each", text).groups())
     assert asked == recipe["max_steps"] * batch / recipe["num_generations"]
@@ -248,6 +246,12 @@ def test_setup_uses_the_active_environment(copy, tmp_path):
     assert all(f"--python {active}/bin/python" in call for call in calls)
 
 
+def test_setup_leaves_condas_own_environment_alone(copy, tmp_path):
+    executable(tmp_path / "conda/bin/python", "")
+    done = copy.bash(SETUP, CONDA_PREFIX=str(tmp_path / "conda"), CONDA_DEFAULT_ENV="base")
+    assert done.stdout.splitlines()[-2] == str(copy.root / ".venv/bin/python")
+
+
 def test_setup_adds_the_gpu_packages_where_there_is_a_gpu(copy):
     copy.gpu("24564")
     done = copy.bash(SETUP)
@@ -318,6 +322,21 @@ def test_stage2_trains_stage1_first_where_it_is_missing(copy):
     (copy.root / "runs" / "tiny" / "stage1").mkdir(parents=True)
     (copy.root / "runs" / "tiny" / "stage1" / "report.json").write_text("{}")
     assert called() == [stage2]
+    away = "--output_dir runs/mine/stage2"
+    assert called(away) == [f"{stage2} --stage1_adapter runs/tiny/stage1/adapter {away}"]
+
+
+def test_stage2_is_stacked_on_the_stage1_of_its_own_data(copy):
+    arguments = "--data jsonl:a.jsonl --output_dir=runs/mine/stage2"
+    (copy.root / "runs" / "tiny" / "stage1").mkdir(parents=True)
+    (copy.root / "runs" / "tiny" / "stage1" / "report.json").write_text("{}")  # of other data
+    done = copy.bash(f"bash recipes/stage2.sh {arguments}", PROFILE="tiny")
+    assert done.returncode == 1
+    assert "recipes/stage1.sh --data … --output_dir runs/mine/stage1" in done.stderr
+    (copy.root / "runs" / "mine" / "stage1").mkdir(parents=True)
+    (copy.root / "runs" / "mine" / "stage1" / "report.json").write_text("{}")
+    done = copy.bash(f"bash recipes/stage2.sh {arguments}", PROFILE="tiny")
+    assert done.stdout.splitlines()[-1] == f"lite train stage2 --config recipes/tiny/stage2.yaml {arguments}"
 
 
 def test_tests_are_the_fast_ones_unless_asked(copy):
