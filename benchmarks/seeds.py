@@ -48,7 +48,6 @@ def run_of(profile: str, seed: int, stage: int, pick) -> dict:
     recipe = ROOT / "recipes" / profile / f"stage{stage}.yaml"
     if (folder / "report.json").exists():
         wanted = yaml.safe_load(recipe.read_text()) | {"seed": seed}
-        wanted.pop("stage1_adapter", None)
         check_settings(folder, yaml.safe_load((folder / "config.yaml").read_text()), wanted)
     else:
         command = ["train", f"stage{stage}", "--config", str(recipe), "--seed", str(seed), "--output_dir", str(folder)]

@@ -221,9 +221,8 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
     for name in finished:
         fitted = copy.copy(model_config)
         auto_fit(settings[name], fitted, 2, Console(quiet=True))  # as the run did: what it chose is recorded there
-        ours = resolved_settings(settings[name], fitted)
-        del ours["stage1_adapter"]  # wherever it lies: what counts is its hash
-        check_settings(runs[name], yaml.safe_load((runs[name] / "config.yaml").read_text()), ours)
+        before = yaml.safe_load((runs[name] / "config.yaml").read_text())
+        check_settings(runs[name], before, resolved_settings(settings[name], fitted))
         console.print(f"{name}: {runs[name]} is there.", soft_wrap=True)
     below = {runs[name]: report_of(runs[name])["stage1_hash"] for name in finished}
     if missing and stage1.exists():

@@ -6,7 +6,6 @@ holds the workers back when the driver does not keep up, and gives what a lost w
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import os
@@ -24,7 +23,7 @@ from rich.console import Console
 
 from lite.readers import Limits, Part, Unreadable
 from lite.reading import read_files
-from lite.schema import Example, LiteError, Trace
+from lite.schema import Example, LiteError, Trace, digest
 
 if TYPE_CHECKING:
     from lite.engines import Answer
@@ -112,15 +111,6 @@ class Answerer:
         file = io.BytesIO()
         pq.write_table(table, file, compression="zstd")
         return file.getvalue()
-
-
-def digest(examples: Sequence[Example]) -> str:
-    """Tells partitions apart by their questions and documents; what is on an image does not count."""
-    found = hashlib.sha256()
-    for example in examples:
-        documents = [(document.id, document.title, document.text) for document in example.documents]
-        found.update(repr((example.id, example.question, documents)).encode())
-    return found.hexdigest()
 
 
 def is_answered(path: Path, examples: Sequence[Example]) -> bool:

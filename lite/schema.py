@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -96,6 +97,15 @@ class Example:
     split: str = ""
     keywords: str = ""
     metric: str = ""
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """Tells sets of examples apart by their questions and documents; what is on an image does not count."""
+    found = hashlib.sha256()
+    for example in examples:
+        documents = [(document.id, document.title, document.text) for document in example.documents]
+        found.update(repr((example.id, example.question, documents)).encode())
+    return found.hexdigest()
 
 
 @dataclass(frozen=True)

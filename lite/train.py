@@ -49,6 +49,7 @@ Config = TypeVar("Config", bound="RunConfig")
 FREE_SETTINGS = {
     "report_to", "logging_dir", "save_total_limit", "overwrite", "dry_run", "output_dir", "run_name", "auto_fit",
     "auto_fitted", "disable_tqdm",  # the last follows from the level of logging
+    "stage1_adapter",  # wherever it lies: what counts is its hash
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -57,7 +58,7 @@ from lite.evaluate_stage2 import (
 from lite.listwise import BASE, COLD_START, FULL, STAGE1_BASE, Listing, complete, say
 from lite.models import ModelConfig, load_model, lora_config, model_path, vision_tokens
 from lite.prompts import caption_prompt, stage2_prompt
-from lite.schema import Example, LiteError, Trace
+from lite.schema import Example, LiteError, Trace, digest
 from lite.stage2_rows import Row, prompt_dataset, training_rows
 from lite.train import (
     RunConfig,
@@ -348,6 +349,8 @@ def stage2_report(
 ) -> dict:
     """Answer the test split with and without what was trained; write `report.json`, `report.md`, plots, predictions.
 
+    Answers of the same adapters to the same questions, as a stopped report leaves them, are not asked for again.
+
     Returns:
         The report, as in `report.json`.
     """
@@ -365,13 +368,22 @@ def stage2_report(
         scores = stage1_scores(model, processor, examples, card, config.per_device_eval_batch_size, console)
         budget = replace(open_budget, threshold=card["threshold"], max_kept=card["max_kept"])
 
+    answered_by = {
+        "adapter_hash": read_card(folder / "adapter")["hash"],
+        "stage1_hash": read_card(stage1)["hash"] if stage1 is not None else None,
+    }
+    predictions = folder / "predictions"
+    whose, owner = predictions / "of.json", answered_by | {"examples": digest(examples)}
+    if not whose.exists() or json.loads(whose.read_text()) != owner:
+        shutil.rmtree(predictions, ignore_errors=True)
+        predictions.mkdir()
+        whose.write_text(json.dumps(owner, indent=2) + "\n")
+
     def run(name: str, adapters: Sequence[str], scores: Sequence[np.ndarray], budget: Budget) -> list[list[Trace]]:
         ask = partial(say, model, processor)
         found = []
         for order in range(config.report_orders):
             path = predictions_path(folder, name, order)
-            path.parent.mkdir(exist_ok=True)
-            path.unlink(missing_ok=True)  # of an earlier report on other weights
             with active(model, adapters):
                 found.append(answer_examples(ask, examples, scores, budget, path, console, name, order))
         return found
@@ -396,8 +408,7 @@ def stage2_report(
         "data": config.data,
         "seed": config.seed,
         "adapter_mode": config.adapter_mode,
-        "adapter_hash": read_card(folder / "adapter")["hash"],
-        "stage1_hash": read_card(stage1)["hash"] if stage1 is not None else None,
+        **answered_by,
         "full": full,
         "baseline": STAGE1_BASE if stage1 is not None else BASE,
         "reported_on": reported_on(examples),

@@ -25,6 +25,7 @@ from lite.adapters import STAGE1, STAGE2, activate, load_stack, read_card
 from lite.callbacks import read_metrics
 from lite.evaluate_command import EvaluateConfig, ablate
 from lite.evaluate_stage2 import predictions_path, read_predictions
+from lite.listwise import say
 from lite.models import ModelConfig, load_model, lora_config
 from lite.prompts import parse_stage2
 from lite.schema import Example, LiteError, Trace
@@ -88,6 +89,30 @@ def test_same_command_again_trains_nothing_and_reports_the_same(parent: Path) ->
     assert cli.main(command(parent)) == 0
     assert (parent / "stage2" / "report.json").read_text() == before
     assert len(read_metrics(parent / "stage2" / "metrics.jsonl")) == 4
+
+
+def test_a_stopped_report_goes_on_unless_the_answers_are_of_another_adapter(
+    parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(parent, tmp_path / "tiny")
+    run, asked = tmp_path / "tiny" / "stage2", []
+
+    def counted(model: object, processor: object, listings: list, *rest: object) -> list[str]:
+        asked.append(len(listings))
+        return say(model, processor, listings, *rest)
+
+    monkeypatch.setattr("lite.train_stage2.say", counted)
+    monkeypatch.setattr("lite.train_stage2.evidence_test", lambda *_: {"questions": 0})
+    path = predictions_path(run, "stage 1 + stage 2", 1)
+    before = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(before[:-1]))  # all but one answer
+    assert cli.main(command(run.parent)) == 0
+    assert sum(asked) <= 1
+    assert path.read_text().splitlines(keepends=True)[:-1] == before[:-1]
+    owner = json.loads((run / "predictions" / "of.json").read_text())
+    (run / "predictions" / "of.json").write_text(json.dumps(owner | {"adapter_hash": "another"}))
+    assert cli.main(command(run.parent)) == 0
+    assert sum(asked) > 20
 
 
 def test_an_ablation_takes_the_finished_run_and_trains_what_is_missing(
