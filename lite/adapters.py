@@ -215,11 +215,17 @@ def copy_weights(model: PeftModel, source: str, target: str) -> None:
 
 
 def load_weights(model: PeftModel, folder: Path, name: str) -> None:
-    """Read the weights of the adapter `name`, which the model has already, from `folder`, as float32."""
+    """Read the weights of the adapter `name`, which the model has already, from `folder`, as float32.
+
+    Raises:
+        LiteError: They are more or fewer than the model's.
+    """
     weights = load_file(folder / "adapter_model.safetensors")
-    missing = set_peft_model_state_dict(model, weights, adapter_name=name).unexpected_keys
-    if missing:
-        raise LiteError(f"{folder} does not fit this model: it holds {missing[0]}. Was lora_r or the model changed?")
+    loaded = set_peft_model_state_dict(model, weights, adapter_name=name)
+    lacking = [key for key in loaded.missing_keys if f".{name}." in key]
+    for odd, word in ((loaded.unexpected_keys, "holds"), (lacking, "lacks")):
+        if odd:
+            raise LiteError(f"{folder} does not fit this model: it {word} {odd[0]}. Was lora_r or the model changed?")
 
 
 def adapter_hash(folder: Path) -> str:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 from trl import GRPOTrainer
 
@@ -297,6 +298,19 @@ def test_copy_and_reload_of_weights(random_folder: Path, tmp_path: Path) -> None
     assert same({n.replace(STAGE2, STAGE1): t for n, t in tensors(model, STAGE2).items()}, tensors(model, STAGE1))
     assert learning(model) == {STAGE2}
     assert adapter_hash(stage1) == read_card(stage1)["hash"]
+
+
+def test_an_adapter_with_more_or_fewer_tensors_is_refused(random_folder: Path, tmp_path: Path) -> None:
+    model, _ = stack(random_folder)
+    stage1, _ = saved(random_folder, tmp_path)
+    weights = load_file(stage1 / "adapter_model.safetensors")
+    name, tensor = weights.popitem()
+    save_file(weights, stage1 / "adapter_model.safetensors")
+    with pytest.raises(LiteError, match="does not fit this model: it lacks"):
+        load_weights(model, stage1, STAGE2)
+    save_file(weights | {name: tensor, "of.another.layer": tensor.clone()}, stage1 / "adapter_model.safetensors")
+    with pytest.raises(LiteError, match="does not fit this model: it holds"):
+        load_weights(model, stage1, STAGE2)
 
 
 # ------------------------------------------------------------------------------------------------------ where they are
