@@ -7,7 +7,8 @@ and in their backward. Here a prompt is one row,
 
 in which every completion starts at the position after the prompt and sees the prompt and itself, not its neighbours.
 That is the same function of the same weights, so log-probs, gradients and, for one seed, sampled tokens are those of
-the repeated way, for P + G·C tokens in place of G·(P + C).
+the repeated way, for P + G·C tokens in place of G·(P + C). That is so in float32; bfloat16 rounds either way, and
+decoding here rounds scores as transformers' eager attention does, which is coarser than sdpa.
 """
 
 from __future__ import annotations
