@@ -28,7 +28,7 @@ from lite.listwise import FULL, STAGE1_BASE
 from lite.models import ModelConfig
 from lite.schema import Example, LiteError, Trace
 from lite.train import check_settings, resolved_settings
-from lite.train_stage2 import REWARDS, Stage2Config, load_test_examples, stage1_path, train_stage2
+from lite.train_stage2 import REWARDS, Stage2Config, load_test_examples, train_stage2
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,12 @@ def adapters_of(config: EvaluateConfig, model_config: ModelConfig) -> tuple[Path
             "vLLM takes both stages as one adapter. Write it with `lite export --run RUN --output_dir FOLDER`, and "
             "give --exported FOLDER."
         )
-    return stage1_path(config), Path(config.exported)
+    return stage1_below(config), Path(config.exported)
+
+
+def stage1_below(config: EvaluateConfig) -> Path:
+    """The stage 1 adapter that is named, or the one that the run in `output_dir` is stacked on."""
+    return Path(config.stage1_adapter or stage1_of(Path(config.output_dir) / "adapter"))
 
 
 def claim_predictions(
@@ -214,7 +219,7 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
     if processes() > 1:
         raise LiteError("--ablate trains one variant after the other in one process: start it without accelerate.")
     table, runs = ablation_runs(config)
-    stage1 = Path(config.stage1_adapter or stage1_of(Path(config.output_dir) / "adapter"))
+    stage1 = stage1_below(config)
     settings = {name: variant(config, ABLATIONS.get(name, {}), folder, str(stage1)) for name, folder in runs.items()}
     missing = [name for name, folder in runs.items() if not (folder / "report.json").exists()]
     finished = [name for name in runs if name not in missing]

@@ -210,8 +210,7 @@ class Library:
                     states[path] = _state(path, ocr, limits)
                 except OSError as error:
                     report.problems.append(f"{path}: it cannot be read ({error.strerror}).")
-                    gone.update({_key(root, path)} & known.keys())
-                    states[path] = ""
+                    states[path] = ""  # nor is it known to be gone: what the library has of it stays
                 if states[path] and known.get(_key(root, path)) != states[path]:
                     yield path
                 else:

@@ -27,8 +27,8 @@ STAGE2_INSTRUCTION = (
 TAGS = ("think", "rank", "answer")
 # `HELPS_NOT` and what models write in its place
 DISMISSAL = re.compile(
-    r"(?:\bdo(?:es)?(?:\s+not|n['’]t)\s+help|\b(?:irrelevant|unrelated|unhelpful)"
-    r"|(?:\bnot|n['’]t)\s+(?:at\s+all\s+)?(?:relevant|related|helpful|useful))\b",
+    r"(?:\bdo(?:es)?(?:\s+not|n['’]t)\s+help|\b(?:irrelevant|unhelpful)"
+    r"|(?:\bnot|n['’]t)\s+(?:at\s+all\s+)?(?:relevant|helpful|useful))\b",
     re.IGNORECASE,
 )
 

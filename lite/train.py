@@ -105,8 +105,10 @@ class RunConfig(StageConfig):
         if self.max_steps < 1 and self.max_steps != -1:
             raise ValueError(f"max_steps is {self.max_steps}. Give the optimiser steps, or -1 for num_train_epochs.")
         between = self.steps_per_generation * self.num_iterations
-        whole = self.save_strategy == "steps" and self.save_steps >= 1  # else a share of the run
-        if whole and self.save_steps * self.gradient_accumulation_steps % between:
+        steps = self.save_steps
+        if steps < 1:  # a share of the run, which transformers counts out; of epochs it is not known yet
+            steps = math.ceil(self.max_steps * steps) if self.max_steps > 0 else 1
+        if self.save_strategy == "steps" and steps * self.gradient_accumulation_steps % between:
             # TRL keeps neither what it has generated nor how far it got with that.
             least = between // math.gcd(between, self.gradient_accumulation_steps)
             raise ValueError(

@@ -372,12 +372,13 @@ def stage2_report(
         "adapter_hash": read_card(folder / "adapter")["hash"],
         "stage1_hash": read_card(stage1)["hash"] if stage1 is not None else None,
     }
-    predictions = folder / "predictions"
-    whose, owner = predictions / "of.json", answered_by | {"examples": digest(examples)}
-    if not whose.exists() or json.loads(whose.read_text()) != owner:
-        shutil.rmtree(predictions, ignore_errors=True)
-        predictions.mkdir()
-        whose.write_text(json.dumps(owner, indent=2) + "\n")
+    filtered = {"threshold": float(budget.threshold), "max_kept": budget.max_kept}
+    owner = json.dumps(answered_by | filtered | {"examples": digest(examples)}, indent=2) + "\n"
+    whose = folder / "predictions" / "of.json"
+    if not whose.exists() or whose.read_text() != owner:
+        shutil.rmtree(whose.parent, ignore_errors=True)
+        whose.parent.mkdir()
+        whose.write_text(owner)
 
     def run(name: str, adapters: Sequence[str], scores: Sequence[np.ndarray], budget: Budget) -> list[list[Trace]]:
         ask = partial(say, model, processor)

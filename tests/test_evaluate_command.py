@@ -24,7 +24,7 @@ from rich.console import Console
 
 from lite import cli
 from lite.auto_fit import auto_fit
-from lite.evaluate_command import ABLATIONS, EvaluateConfig, ablate, ablation_runs, variant
+from lite.evaluate_command import ABLATIONS, EvaluateConfig, ablate, ablation_runs, adapters_of, variant
 from lite.models import ModelConfig
 from lite.schema import LiteError
 from lite.train import resolved_settings
@@ -111,6 +111,16 @@ def test_predictions_of_data_that_changed_are_not_taken_for_the_new_ones(
     refused = r"predictions.jsonl answers another q.*data have changed.*--overwrite true"
     assert re.search(refused, capsys.readouterr().err.replace("\n", " "))
     assert (tmp_path / "results" / "predictions.jsonl").read_text() == before
+
+
+def test_vllm_takes_the_stage_1_that_the_run_is_stacked_on_wherever_it_lies(tmp_path: Path) -> None:
+    run, below = tmp_path / "mine" / "stage2", tmp_path / "profile" / "stage1" / "adapter"
+    for folder in (run, below):
+        folder.mkdir(parents=True)
+    (below / "lite.json").write_text("{}")
+    (run / "config.yaml").write_text(f"stage1_adapter: {below}\n")
+    config = EvaluateConfig(output_dir=str(run), engine="vllm", exported=str(tmp_path / "exported"), use_cpu=True)
+    assert adapters_of(config, ModelConfig()) == (below, tmp_path / "exported")
 
 
 def test_variants_of_an_ablation_have_the_recipes_settings_and_not_what_was_derived_from_them() -> None:

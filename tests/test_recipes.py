@@ -336,7 +336,16 @@ def test_stage2_is_stacked_on_the_stage1_of_its_own_data(copy):
     (copy.root / "runs" / "mine" / "stage1").mkdir(parents=True)
     (copy.root / "runs" / "mine" / "stage1" / "report.json").write_text("{}")
     done = copy.bash(f"bash recipes/stage2.sh {arguments}", PROFILE="tiny")
-    assert done.stdout.splitlines()[-1] == f"lite train stage2 --config recipes/tiny/stage2.yaml {arguments}"
+    command = f"lite train stage2 --config recipes/tiny/stage2.yaml {arguments}"
+    assert done.stdout.splitlines()[-1] == command
+    (copy.root / "runs" / "mine" / "stage1" / "report.json").unlink()
+    for others in (arguments, "--output_dir runs/mine/stage2"):
+        done = copy.bash(f"bash recipes/stage2.sh {others}", PROFILE="tiny")
+        assert done.returncode == 1
+        assert "runs/mine/stage1 was stopped before its end" in done.stderr
+    for fresh in ("--adapter_mode fresh", "--adapter_mode=fresh"):
+        done = copy.bash(f"bash recipes/stage2.sh {arguments} {fresh}", PROFILE="tiny")
+        assert done.stdout.splitlines()[-1] == f"{command} {fresh}"
 
 
 def test_tests_are_the_fast_ones_unless_asked(copy):

@@ -144,7 +144,10 @@ def test_checkpoint_between_two_generations_is_refused_as_resume_would_differ(se
     twice = batches | {"steps_per_generation": 4}
     assert "multiple of 2" in refusal(settings(twice | {"save_steps": 25}))
     assert "multiple of 3" in refusal(settings(batches | {"num_iterations": 3, "save_steps": 20}))
-    for fits in (twice | {"save_steps": 20}, batches | {"save_steps": 25}, twice | {"save_steps": 0.1}):
+    share = {"max_steps": 100, "save_steps": 0.05}
+    assert "multiple of 2" in refusal(settings(twice | share))
+    finer = twice | share | {"max_steps": 120}
+    for fits in (twice | {"save_steps": 20}, batches | {"save_steps": 25}, batches | share, finer):
         read(settings(fits))
     read(settings(twice | {"save_steps": 25, "save_strategy": "no"}))
 
