@@ -65,10 +65,10 @@ def demo(arguments: list[str]) -> int:
         )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that uploads are removed then, too
     console = Console(stderr=True)
-    from lite.adapters import trained_profile
-
     with tempfile.TemporaryDirectory(prefix="lite-demo-") as folder:
         with console.status("Loading the model …"):
+            from lite.adapters import trained_profile  # takes long: it imports torch
+
             library = options.library or (DEFAULT_LIBRARY if Path(DEFAULT_LIBRARY).is_dir() else None)
             account = (user, password) if options.auth else None
             page = start(

@@ -194,7 +194,7 @@ class Library:
         known = self._known(root)
         files = list(walk(root, report, Path(self.address).resolve()))
         gone = known.keys() - {_key(root, path) for path in files}
-        if gone and len(gone) == len(known) and not forget:
+        if known and gone == known.keys() and not forget:
             raise LiteError(
                 f"{root} holds none of the {len(gone)} files that the library in {self.address} has of a folder "
                 f"{root.name!r}. Is its disk not mounted, or is it another folder? Nothing was changed. Index it into "

@@ -89,8 +89,7 @@ class RunConfig(StageConfig):
         metadata={
             "help": "Where the estimate exceeds the GPU's memory, lower, in this order, as far as needed: "
             "steps_per_generation, per_device_train_batch_size (neither changes how many completions a step has), "
-            "num_generations, "
-            "max_pixels, max_documents. Prints what it changed; config.yaml keeps it."
+            "num_generations, max_pixels, max_documents. Prints what it changed; config.yaml keeps it."
         },
     )
     overwrite: bool = field(default=False, metadata={"help": "Throw away what output_dir holds and start anew."})

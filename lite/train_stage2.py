@@ -217,16 +217,11 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
     return folder
 
 
-def stage1_path(config: Stage2Config) -> Path:
-    """The adapter of stage 1 that a run names, or the one beside it."""
-    return Path(config.stage1_adapter or stage1_beside(Path(config.output_dir) / "adapter"))
-
-
 def stage1_folder(config: Stage2Config) -> Path | None:
-    """Where stage 1's adapter is; None where there shall be none."""
+    """The adapter of stage 1 that a run names, or the one beside it; None where there shall be none."""
     if config.adapter_mode == "fresh":
         return None
-    folder = stage1_path(config)
+    folder = Path(config.stage1_adapter or stage1_beside(Path(config.output_dir) / "adapter"))
     if not folder.exists():
         raise LiteError(
             f"Stage 2 is stacked on a stage 1 adapter, and {folder} does not exist. Train stage 1 first "

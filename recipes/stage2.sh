@@ -25,11 +25,11 @@ stage1=$(dirname "$output_dir")/stage1
 case " $* " in
 *" --stage1"[_-]"adapter"* | *" --adapter"[_-]"mode"[\ =]"fresh"* | *" --dry"[_-]"run"* | *" --help"* | *" -h "*) ;;
 *)
-    if [ ! -e "$stage1/report.json" ] && [ "$stage1" != "runs/$PROFILE/stage1" ] && [ -e "$stage1" ]; then
-        echo "$stage1 was stopped before its end. Finish it first, by the command that began it: bash recipes/stage1.sh … --output_dir $stage1" >&2
-        exit 1
-    fi
     if [ ! -e "$stage1/report.json" ]; then
+        if [ -e "$stage1" ] && [ "$stage1" != "runs/$PROFILE/stage1" ]; then
+            echo "$stage1 was stopped before its end. Finish it first, by the command that began it: bash recipes/stage1.sh … --output_dir $stage1" >&2
+            exit 1
+        fi
         case " $* " in *" --data "* | *" --data="*)
             echo "$stage1 holds no finished stage 1. Train it on the same data first: bash recipes/stage1.sh --data … --output_dir $stage1 (or name another one: --stage1_adapter …)" >&2
             exit 1

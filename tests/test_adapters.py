@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import bitsandbytes as bnb
 import pytest
@@ -33,6 +34,7 @@ from lite.adapters import (
     read_card,
     save_adapter,
     stage1_of,
+    trained_profile,
     write_card,
 )
 from lite.models import NOT_QUANTISED, SHIPPED, ModelConfig, load_model, lora_config, vision_tokens
@@ -334,6 +336,18 @@ def test_shipped_adapters_are_the_last_resort(run: Path, tmp_path: Path, monkeyp
     assert find_adapters(run, shipped=True) == (run.parent / STAGE1 / "adapter", run / "adapter")
     with pytest.raises(LiteError, match="no stage 2 adapter in nowhere"):
         find_adapters("tiny", stage2="nowhere", shipped=True)
+
+
+def test_without_a_gpu_and_a_run_the_embedded_model_answers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert trained_profile() == "tiny"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: SimpleNamespace(total_memory=24 << 30))
+    assert trained_profile() == "tiny"  # nothing was trained
+    assert "qwen3-vl-4b would fit" in caplog.text
 
 
 def test_settings_name_the_stage_1_that_a_run_is_stacked_on(run: Path, tmp_path: Path) -> None:
