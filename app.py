@@ -2,7 +2,7 @@
 
 import sys
 
-from lite.cli import main
+from lite.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["demo", *sys.argv[1:]]))

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lite.datasets import flags
-from lite.datasets.pools import Corpus, hard_pool
+from lite.data import flags
+from lite.data.pools import Corpus, hard_pool
 from lite.metrics.ranking import Judged, summarise
 from lite.schema import Document, Example
 

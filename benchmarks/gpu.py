@@ -249,7 +249,7 @@ def guess(settings: dict, pixels: int, generations: int, arguments: argparse.Nam
 
     from random_qwen import TINY_SHAPE
 
-    from lite.memory import run_estimate, shape_of
+    from lite.models.memory import run_estimate, shape_of
 
     if arguments.tiny:
         return 2

@@ -65,8 +65,8 @@ class Cell:
         from phases import CudaMemory, Phases, TensorMemory
         from random_qwen import TINY_SHAPE
 
-        from lite.memory import shape_of
-        from lite.models import ModelConfig
+        from lite.models.loading import ModelConfig
+        from lite.models.memory import shape_of
 
         self.arguments = arguments
         self.settings = recipe(arguments.profile, arguments.stage, arguments.settings)
@@ -119,7 +119,7 @@ class Cell:
         """(model, processor) through transformers."""
         from random_qwen import random_model, random_processor
 
-        from lite.models import load_model
+        from lite.models.loading import load_model
 
         with self.phases.phase("load"):
             if self.arguments.real:
@@ -148,9 +148,9 @@ class Cell:
         return folder
 
     def stacked(self, base):
-        """(model, adapters of the KL reference) as `lite.train` and `lite.train_stage2` build them."""
-        from lite.adapters import STAGE1, STAGE2, activate, add_adapter
-        from lite.models import lora_config
+        """(model, adapters of the KL reference) as `lite.train.stage1` and `lite.train.stage2` build them."""
+        from lite.models.adapters import STAGE1, STAGE2, activate, add_adapter
+        from lite.models.loading import lora_config
 
         model = add_adapter(base, lora_config(self.model_config), STAGE1)
         if self.arguments.stage == 1:
@@ -168,8 +168,8 @@ class Cell:
             base, processor = self.load()
             return self.lite_trainer(base, processor), processor
         if system == "lite on unsloth":
-            from lite.models import load_with_unsloth
-            from lite.trainer import StageTrainer  # noqa: F401  TRL's own trainer, before Unsloth rewrites it
+            from lite.models.loading import load_with_unsloth
+            from lite.train.trainer import StageTrainer  # noqa: F401  TRL's own trainer, before Unsloth rewrites it
 
             folder = self.checkpoint()
             with self.phases.phase("load"):
@@ -178,7 +178,7 @@ class Cell:
         if system == "trl":
             from peft import get_peft_model
 
-            from lite.models import lora_config
+            from lite.models.loading import lora_config
 
             base, processor = self.load()
             return self.stock_trainer(get_peft_model(base, lora_config(self.model_config)), processor), processor
@@ -199,7 +199,7 @@ class Cell:
         return self.stock_trainer(model, processor), processor
 
     def lite_trainer(self, base, processor):
-        from lite.trainer import StageConfig, StageTrainer
+        from lite.train.trainer import StageConfig, StageTrainer
 
         model, reference = self.stacked(base)
         trainer = StageTrainer(
@@ -225,7 +225,7 @@ class Cell:
 
     def configure(self, config_class, model):
         """The recipe's settings of TRL. Every completion has the full length: the worst case, and the same for all."""
-        from lite.models import vision_tokens
+        from lite.models.loading import vision_tokens
 
         known = {field.name for field in dataclasses.fields(config_class)}
         left_out = {"reward_weights", "output_dir", "report_to", "log_completions", "save_steps", "save_total_limit"}
@@ -267,8 +267,8 @@ class Cell:
         import torch
         from transformers import TrainerCallback
 
-        from lite.memory import run_estimate
-        from lite.trainer import StageConfig
+        from lite.models.memory import run_estimate
+        from lite.train.trainer import StageConfig
 
         trainer, _ = self.trainer()
         phases = self.phases
@@ -316,7 +316,7 @@ class Cell:
         from random_qwen import noise, random_text
 
         from lite.schema import Document
-        from lite.scoring import score
+        from lite.stages.filter import score
 
         base, processor = self.load()
         model, _ = self.stacked(base)

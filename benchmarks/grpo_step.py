@@ -37,8 +37,8 @@ from rich.table import Table
 from transformers import AutoConfig, AutoProcessor, Qwen3VLForConditionalGeneration
 from trl import GRPOConfig, GRPOTrainer
 
-from lite.models import LANGUAGE_LAYERS, TINY, vision_tokens
-from lite.trainer import StageConfig, StageTrainer
+from lite.models.loading import LANGUAGE_LAYERS, TINY, vision_tokens
+from lite.train.trainer import StageConfig, StageTrainer
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -38,11 +38,11 @@ from lancedb.index import FTS
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
-from lite.datasets import flags
-from lite.embedding import embed_query, embed_rows
-from lite.library import Library, _key, _schema, as_row
+from lite.data import flags
+from lite.library.embedding import embed_query, embed_rows
+from lite.library.readers import Part, read_file
+from lite.library.store import Library, _key, _schema, as_row
 from lite.metrics import bootstrap
-from lite.readers import Part, read_file
 
 OUT = Path(__file__).parent / "results" / "library.json"
 TEXTS = [document.text for document in flags.load_corpus().values() if document.text]

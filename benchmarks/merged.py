@@ -1,4 +1,4 @@
-"""What `lite.adapters.merged` saves a CPU: the embedded model and the shipped stack, layers as they are and merged.
+"""What `lite.models.adapters.merged` saves a CPU: the embedded model and the shipped stack, as they are and merged.
 
 Three things that it is for: sampling a batch of stage 2's GRPO (8 prompts of 8 completions, 64 tokens), answering one
 question over six documents, and scoring all documents of a question. Every repetition runs both in turn in one process;
@@ -26,13 +26,12 @@ from rich.console import Console
 from rich.table import Table
 from transformers import GenerationConfig
 
-from lite import adapters, shared_prompt
-from lite.adapters import STAGE1, STAGE2, active, load_stack, merged
-from lite.datasets import flags
-from lite.listwise import Listing, say
-from lite.models import SHIPPED, ModelConfig, load_model, vision_tokens
-from lite.prompts import stage2_prompt
-from lite.scoring import encode, score
+from lite.data import flags
+from lite.models.adapters import STAGE1, STAGE2, active, load_stack, merged
+from lite.models.loading import SHIPPED, ModelConfig, adapters, load_model, shared_prompt, vision_tokens
+from lite.stages.answer import Listing, say
+from lite.stages.filter import encode, score
+from lite.stages.prompts import stage2_prompt
 
 CHARS, DOCUMENTS, PROMPTS, GROUP, TOKENS = 140, 6, 8, 8, 64
 RESULT = Path(__file__).parent / "results" / "merged.json"

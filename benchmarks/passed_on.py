@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 from readme import write_section
 
-from lite.datasets import flags
-from lite.evaluate_stage2 import read_predictions
-from lite.listwise import COLD_START, FULL, STAGE1_BASE
+from lite.data import flags
+from lite.evaluate.stage2 import read_predictions
 from lite.metrics.answers import exact_match
 from lite.metrics.ranking import ndcg
 from lite.schema import Example, Trace
-from lite.tiny.answering import SENTENCE
+from lite.stages.answer import COLD_START, FULL, STAGE1_BASE
+from tools.tiny.answering import SENTENCE
 
 ROOT = Path(__file__).parent.parent
 SIZES = (4, 6, 8, 10)  # documents in a prompt

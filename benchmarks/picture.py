@@ -14,11 +14,11 @@ import matplotlib
 import numpy as np
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-from lite.adapters import load_adapter, read_card
-from lite.datasets import flags
-from lite.datasets.pools import Corpus, hard_pool
-from lite.models import ModelConfig, load_model
-from lite.scoring import score
+from lite.data import flags
+from lite.data.pools import Corpus, hard_pool
+from lite.models.adapters import load_adapter, read_card
+from lite.models.loading import ModelConfig, load_model
+from lite.stages.filter import score
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

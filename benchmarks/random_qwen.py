@@ -23,10 +23,10 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 
-from lite.memory import Shape
-from lite.models import NOT_QUANTISED, TINY
+from lite.models.loading import NOT_QUANTISED, TINY
+from lite.models.memory import Shape
 
-# Source, with lite.memory.PUBLISHED, of every value: config.json of Qwen/Qwen3-VL-{2B,4B,8B}-Instruct.
+# Source, with lite.models.memory.PUBLISHED, of every value: config.json of Qwen/Qwen3-VL-{2B,4B,8B}-Instruct.
 DEEPSTACK = {24: [5, 11, 17], 27: [8, 16, 24]}  # by the vision tower's depth
 MROPE = {128: [24, 20, 20], 32: [6, 5, 5]}  # by head_dim; the second is TINY_SHAPE's
 PATCH, MERGE = 16, 2
@@ -85,7 +85,7 @@ def config_of(shape: Shape) -> Qwen3VLConfig:
 def random_model(
     shape: Shape, device: torch.device | str, load_in_4bit: bool = True, dtype: torch.dtype = torch.bfloat16
 ) -> PreTrainedModel:
-    """A Qwen3-VL with random weights, as `lite.models.load_model` gives one with trained ones.
+    """A Qwen3-VL with random weights, as `lite.models.loading.load_model` gives one with trained ones.
 
     It is born without memory and filled module by module on the device; a quantised matrix is in 16 bits for as long as
     it takes to quantise it, so that no more than the model and one matrix are ever held.
@@ -114,7 +114,7 @@ def random_model(
             quantised = bnb.nn.Params4bit(weight, requires_grad=False, **module.weight.__dict__).to(device)
             del weight
             module.weight = quantised
-            module.support_avx512bf16_for_cpu = False  # see lite.models
+            module.support_avx512bf16_for_cpu = False  # see lite.models.loading
             continue
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if any(tensor.is_meta for tensor in own):

@@ -28,14 +28,14 @@ from readme import write_section
 from rich.console import Console
 from transformers import AutoProcessor
 
-from lite.datasets.sources import load_examples
-from lite.engines import transformers_engine
-from lite.library import Library
-from lite.models import SHIPPED, TINY, ModelConfig
-from lite.on_ray import answer_on_ray, connected, read_on_ray
-from lite.prompts import stage1_prompt
+from lite.data.sources import load_examples
+from lite.evaluate.engine import transformers_engine
+from lite.evaluate.on_ray import answer_on_ray, connected, read_on_ray
+from lite.library.store import Library
+from lite.models.loading import SHIPPED, TINY, ModelConfig
 from lite.schema import Example
-from lite.train import prompt_lengths
+from lite.stages.prompts import stage1_prompt
+from lite.train.stage1 import prompt_lengths
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks" / "results" / "scale.json"

@@ -1,4 +1,4 @@
-"""P(relevant) of 32 documents of a question: one `generate` per document (as RagVL does) against `lite.scoring.score`.
+"""P(relevant) of 32 documents of a question: one `generate` per document (as RagVL does) against lite's `score`.
 
 Both use the same model, prompts and documents; every repetition runs all variants in turn in one process, and the
 ratios are taken within a repetition, so that a noisy machine hurts both alike. Peak memory is measured in a process of
@@ -27,13 +27,13 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
-from lite.callbacks import peak_memory_gib
-from lite.datasets import flags
-from lite.datasets.pools import Corpus, hard_pool
-from lite.models import ModelConfig, load_model
-from lite.prompts import stage1_prompt
+from lite.data import flags
+from lite.data.pools import Corpus, hard_pool
+from lite.models.loading import ModelConfig, load_model
 from lite.schema import Document
-from lite.scoring import answer_tokens, encode, evaluating, score
+from lite.stages.filter import answer_tokens, encode, evaluating, score
+from lite.stages.prompts import stage1_prompt
+from lite.train.callbacks import peak_memory_gib
 
 CHARS = 140
 RESULTS = Path(__file__).parent / "results"

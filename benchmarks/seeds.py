@@ -16,9 +16,9 @@ from pathlib import Path
 import yaml
 from readme import write_section
 
-from lite import cli
-from lite.callbacks import read_metrics
-from lite.train import check_settings
+from lite.cli import main as cli
+from lite.train.callbacks import read_metrics
+from lite.train.stage1 import check_settings
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ("auc", "recall@1", "recall@5", "ndcg@5")

@@ -69,8 +69,8 @@ def generate(folder: Path, questions: int) -> None:
 
 def measure(folder: Path) -> dict:
     """Load the train split, make training pairs of it, read 500 images at random."""
-    from lite.datasets.problems import Problems
-    from lite.datasets.sources import load_examples, load_training_pairs
+    from lite.data.problems import Problems
+    from lite.data.sources import load_examples, load_training_pairs
 
     spec = f"webqa:{folder}"
     start, cpu = time.perf_counter(), time.process_time()

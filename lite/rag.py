@@ -17,8 +17,11 @@ import numpy as np
 from peft import PeftModel
 from transformers import ProcessorMixin
 
-from lite.adapters import STAGE1, activate, active, find_adapters, load_stack, read_card, tuned_card
-from lite.listwise import (
+from lite.metrics.answers import normalise
+from lite.models.adapters import STAGE1, activate, active, find_adapters, load_stack, read_card, tuned_card
+from lite.models.loading import ModelConfig, load_model
+from lite.schema import Document, LiteError, Trace
+from lite.stages.answer import (
     BASE,
     FULL,
     NOTHING_FOUND,
@@ -32,14 +35,11 @@ from lite.listwise import (
     trace,
     without,
 )
-from lite.metrics.answers import normalise
-from lite.models import ModelConfig, load_model
-from lite.prompts import NONE, UNKNOWN
-from lite.schema import Document, LiteError, Trace
-from lite.scoring import score
+from lite.stages.filter import score
+from lite.stages.prompts import NONE, UNKNOWN
 
 if TYPE_CHECKING:
-    from lite.library import Library
+    from lite.library.store import Library
 
 RETRIEVED = 20  # documents that stage 1 is given of a library
 TINY_NOTE = "The embedded tiny model knows only flags: of other documents its scores and answers say nothing."
@@ -296,7 +296,7 @@ def _pool(question: str, documents: Sequence[Document] | None, library: Library 
     if (documents is None) == (library is None):
         raise LiteError("Give either documents or a library to answer from.")
     if documents is None:
-        from lite.library import Library  # LanceDB, which nobody with documents at hand needs
+        from lite.library.store import Library  # LanceDB, which nobody with documents at hand needs
 
         opened = library if isinstance(library, Library) else Library.open(str(library))
         return [hit.document for hit in opened.search(question, RETRIEVED)]

@@ -15,8 +15,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from lite.adapters import STAGE1, STAGE2, add_adapter, base_fingerprint, read_card, save_adapter
-from lite.models import TINY, ModelConfig, load_model, lora_config
+from lite.models.adapters import STAGE1, STAGE2, add_adapter, base_fingerprint, read_card, save_adapter
+from lite.models.loading import TINY, ModelConfig, load_model, lora_config
 
 if TYPE_CHECKING:
     from lite.rag import Rag

@@ -16,13 +16,12 @@ from datasets import Dataset
 from PIL import Image
 from transformers import GenerationConfig
 
-from lite import shared_prompt
-from lite.adapters import STAGE1, STAGE2, activate, add_adapter, base_fingerprint, load_adapter, save_adapter
-from lite.models import ModelConfig, load_model, lora_config, vision_tokens
-from lite.prompts import stage1_prompt
+from lite.models.adapters import STAGE1, STAGE2, activate, add_adapter, base_fingerprint, load_adapter, save_adapter
+from lite.models.loading import ModelConfig, load_model, lora_config, shared_prompt, vision_tokens
 from lite.schema import Document
-from lite.scoring import answer_tokens, encode, evaluating, score
-from lite.trainer import StageConfig, StageTrainer
+from lite.stages.filter import answer_tokens, encode, evaluating, score
+from lite.stages.prompts import stage1_prompt
+from lite.train.trainer import StageConfig, StageTrainer
 
 CUDA = torch.cuda.is_available()
 TOLERANCE = 0.05 if CUDA else 1e-3  # bf16 on a GPU, fp32 on a CPU

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lite.adapters import STAGE1, activate
-from lite.listwise import BASE, STAGE1_BASE, Listing, say, say_streaming, trace, without
-from lite.prompts import UNKNOWN, stage2_prompt
+from lite.models.adapters import STAGE1, activate
 from lite.rag import Rag, chain_so_far
 from lite.schema import Document, LiteError, Trace
+from lite.stages.answer import BASE, STAGE1_BASE, Listing, say, say_streaming, trace, without
+from lite.stages.prompts import UNKNOWN, stage2_prompt
 
 QUESTION = "What is the capital of Chad?"
 DOCUMENTS = [Document(f"d{i}", "text", f"Note {i}", f"The capital of land {i} is Town {i}.") for i in range(9)]

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from accelerate.state import AcceleratorState
 
-from lite.cli import main
-from lite.memory import shape_of
+from lite.cli.main import main
+from lite.models.memory import shape_of
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"

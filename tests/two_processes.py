@@ -13,10 +13,10 @@ from datasets import Dataset
 from PIL import Image
 from transformers import TrainerCallback
 
-from lite.adapters import STAGE1, STAGE2, activate, add_adapter
-from lite.distributed import first_to_fail
-from lite.models import ModelConfig, load_model, lora_config, vision_tokens
-from lite.trainer import StageConfig, StageTrainer
+from lite.config.launch import first_to_fail
+from lite.models.adapters import STAGE1, STAGE2, activate, add_adapter
+from lite.models.loading import ModelConfig, load_model, lora_config, vision_tokens
+from lite.train.trainer import StageConfig, StageTrainer
 
 GROUP, PROMPTS, ROWS = 4, 4, 20  # prompts of a step, rows of the data
 # What differs between the runs that are compared.

@@ -1,0 +1,217 @@
+"""The command line: `lite train stage1 --config recipes/tiny/stage1.yaml [--any_field value]`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from lite import __version__
+
+USAGE = """\
+usage: lite COMMAND …
+
+Explainable multimodal retrieval-augmented generation, trained on one 24 GB GPU.
+
+commands:
+  train stage1   train the point-wise relevance filter and report on it
+  train stage2   train ranking and answering with a reasoning chain on top of it, and report on it
+  evaluate       answer the questions of a split; with --ablate, the table of variants
+  export         write a run's adapters as one ordinary PEFT adapter, or merged into the model
+  index          read a folder of your own files into a library
+  search         find documents in it
+  ask            answer a question from it, ranked, explained and cited
+  demo           the same in the browser, and what happens on the way
+  data           inspect, validate or cut a data set
+  metrics        the official figures of a WebQA or MultimodalQA submission
+
+`lite COMMAND --help` tells more. First steps: `lite demo`, `lite index FOLDER`, or bash recipes/stage1.sh
+"""
+
+
+STOPPED = 130  # exit status after Ctrl-C
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns the exit status: 0, 1 for a problem that the user can mend, 2 for wrong usage.
+
+    130 after Ctrl-C; `lite ask` and `lite search` have more.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"lite {__version__}")
+        return 0
+    commands = {
+        ("train", "stage1"): _train_stage1,
+        ("train", "stage2"): _train_stage2,
+        ("evaluate",): _evaluate,
+        ("export",): _export,
+        ("index",): _index,
+        ("search",): _search,
+        ("ask",): _ask,
+        ("demo",): _demo,
+        ("data",): _data,
+        ("metrics",): _metrics,
+    }
+    for name, command in commands.items():
+        if tuple(arguments[: len(name)]) == name:
+            return _guarded(command, arguments[len(name) :])
+    if arguments[0] == "train" and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
+        print(
+            "usage: lite train stage1|stage2 --config FILE [--any_field value]\n\n"
+            "`lite train stage1 --help` and `lite train stage2 --help` list the fields."
+        )
+        return 0 if len(arguments) > 1 else 2
+    words = [" ".join(name) for name in commands]
+    near = get_close_matches(arguments[0], words, 1) or get_close_matches(" ".join(arguments[:2]), words, 1)
+    guess = f" Did you mean {near[0]}?" if near else ""
+    said = " ".join(arguments[: 2 if arguments[0] == "train" else 1])
+    print(f"lite: there is no command {said}.{guess}\n\n{USAGE}", file=sys.stderr, end="")
+    return 2
+
+
+def _guarded(command, arguments: list[str]) -> int:
+    """Run a command; a LiteError becomes one message instead of a traceback."""
+    from lite.config.launch import first_to_fail, is_main
+    from lite.schema import LiteError
+
+    logging.basicConfig(level=logging.WARNING if is_main() else logging.ERROR, format="%(levelname)s %(message)s")
+    for noise in (FutureWarning, DeprecationWarning, UserWarning):
+        warnings.simplefilter("ignore", noise)
+    for library in ("bitsandbytes", "huggingface_hub", "transformers"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+    try:
+        return command(arguments) or 0
+    except LiteError as error:
+        if first_to_fail():
+            print(f"lite: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        if is_main():
+            print("lite: Stopped. The same command goes on from what was finished.", file=sys.stderr)
+        return STOPPED
+    except Exception as error:
+        if not first_to_fail():
+            return 1  # follows from what another process has said
+        import torch
+
+        # Training catches its own, see lite.train.stage1; what is left scores, answers and reports.
+        if not isinstance(error, torch.OutOfMemoryError):
+            raise
+        print(
+            f"lite: The GPU's memory ran out outside of training: {str(error).splitlines()[0]} Lower "
+            "per_device_eval_batch_size (it changes no result), then max_pixels; what was trained is kept.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _index(arguments: list[str]) -> int:
+    from lite.cli.ask import index
+
+    return index(arguments)
+
+
+def _search(arguments: list[str]) -> int:
+    from lite.cli.ask import search
+
+    return search(arguments)
+
+
+def _ask(arguments: list[str]) -> int:
+    from lite.cli.ask import ask
+
+    return ask(arguments)
+
+
+def _demo(arguments: list[str]) -> int:
+    from lite.demo.server import demo
+
+    return demo(arguments)
+
+
+def _data(arguments: list[str]) -> int:
+    from lite.cli.data import data
+
+    return data(arguments)
+
+
+def _metrics(arguments: list[str]) -> int:
+    from lite.cli.metrics import metrics
+
+    return metrics(arguments)
+
+
+def _train_stage1(arguments: list[str]) -> None:
+    from rich.console import Console
+
+    from lite.config.launch import is_main
+    from lite.config.parse import parse
+    from lite.train.dry_run import dry_run_stage1
+    from lite.train.stage1 import Stage1Config, train_stage1
+
+    config, model_config = parse(Stage1Config, "train stage1", _without_gpu(arguments))
+    (dry_run_stage1 if config.dry_run else train_stage1)(config, model_config, Console(quiet=not is_main()))
+
+
+def _train_stage2(arguments: list[str]) -> None:
+    from rich.console import Console
+
+    from lite.config.launch import is_main
+    from lite.config.parse import parse
+    from lite.train.dry_run import dry_run_stage2
+    from lite.train.stage2 import Stage2Config, train_stage2
+
+    config, model_config = parse(Stage2Config, "train stage2", _without_gpu(arguments))
+    (dry_run_stage2 if config.dry_run else train_stage2)(config, model_config, Console(quiet=not is_main()))
+
+
+def _without_gpu(arguments: list[str]) -> list[str]:
+    """A dry run on a machine without a GPU: else bf16 would be refused, and nothing is computed."""
+    import torch
+
+    return (
+        [*arguments, "--use_cpu", "true"] if "--dry_run" in arguments and not torch.cuda.is_available() else arguments
+    )
+
+
+def _evaluate(arguments: list[str]) -> None:
+    from rich.console import Console
+
+    from lite.config.parse import parse
+    from lite.evaluate.run import EvaluateConfig, ablate, evaluate
+
+    # The recipe's output_dir is the run that is evaluated; one that is given here is where the results go.
+    arguments = [re.sub(r"^--output[-_]dir(?==|$)", "--results", argument) for argument in arguments]
+    config, model_config = parse(EvaluateConfig, "evaluate", arguments)
+    (ablate if config.ablate else evaluate)(config, model_config, Console())
+
+
+def _export(arguments: list[str]) -> None:
+    import argparse
+    from pathlib import Path
+
+    parser = argparse.ArgumentParser(prog="lite export", description="Write a run's adapters as one.")
+    parser.add_argument("--run", type=Path, required=True, help="A run folder, such as runs/tiny/stage2.")
+    parser.add_argument("--output_dir", type=Path, required=True, help="A new folder.")
+    parser.add_argument(
+        "--merge", action="store_true", help="Write a whole 16-bit model in place of an adapter; needs its memory."
+    )
+    options = parser.parse_args(arguments)
+
+    from lite.train.export import export
+
+    print(f"Written: {export(options.run, options.output_dir, options.merge)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

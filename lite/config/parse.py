@@ -1,0 +1,162 @@
+"""YAML and command line into dataclasses, by TRL's parser: `--config FILE`, and `--field value` wins over the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import yaml
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+from trl import GRPOConfig, TrlParser
+
+from lite.config.launch import check_launch
+from lite.models.loading import ModelConfig
+from lite.schema import LiteError
+
+# The fields of TRL that a recipe sets; all others are listed by --help_all.
+COMMON_FIELDS = (
+    "output_dir max_steps num_train_epochs per_device_train_batch_size gradient_accumulation_steps num_generations "
+    "max_completion_length learning_rate lr_scheduler_type warmup_steps beta temperature top_k loss_type "
+    "scale_rewards multi_objective_aggregation reward_weights gradient_checkpointing optim bf16 seed logging_steps "
+    "save_steps save_total_limit report_to per_device_eval_batch_size log_completions use_cpu dataloader_pin_memory"
+).split()
+
+
+def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]) -> tuple[GRPOConfig, ModelConfig]:
+    """Read the settings of a run.
+
+    Raises:
+        LiteError: An unknown field, a wrong value or an unreadable file; the message names it.
+        SystemExit: After `--help`, or where argparse refuses a value's type.
+    """
+    parser = TrlParser((config_class, ModelConfig), usage=f"lite {command} --config FILE [--any_field value]")
+    arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
+    arguments = merge_repeated(arguments, "--data")
+    if "--help_all" in arguments:
+        parser.print_help()
+        raise SystemExit(0)
+    if "--help" in arguments or "-h" in arguments:
+        print_help(config_class, command)
+        raise SystemExit(0)
+    known = {field.name for cls in (config_class, ModelConfig) for field in dataclasses.fields(cls)}
+    if "--config" in arguments:
+        check_file(arguments, known)
+    for argument in arguments:
+        name = argument.removeprefix("--").split("=")[0].replace("-", "_").removeprefix("no_")
+        if argument.startswith("--") and name not in known | {"config"}:
+            raise LiteError(f"Unknown argument --{name}{suggestion(name, known)} `lite {command} --help` lists them.")
+    check_launch(_load_in_4bit(arguments))
+    try:
+        config, model_config = parser.parse_args_and_config(arguments)
+    except (ValueError, TypeError) as error:
+        remedy = (
+            " Change one of them: per_device_train_batch_size × gradient_accumulation_steps must be a multiple of "
+            "num_generations."
+            if "generation_batch_size" in str(error)
+            else ""
+        )
+        raise LiteError(f"The settings do not fit together: {error}{remedy}") from error
+    check_rollouts(config, model_config)
+    return config, model_config
+
+
+def check_rollouts(config: GRPOConfig, model_config: ModelConfig) -> None:
+    """Refuse `use_vllm` where it cannot work.
+
+    Raises:
+        LiteError: With what to set instead.
+    """
+    if not config.use_vllm:
+        return
+    problems = []
+    if model_config.load_in_4bit:
+        problems.append(
+            "load_in_4bit: false, since TRL merges the adapters into the weights to hand them to vLLM, and NF4 weights "
+            "come out of that changed"
+        )
+    if config.shared_prompt:
+        problems.append("shared_prompt: false, which has its own way of sampling")
+    if problems:
+        raise LiteError(f"use_vllm: true needs {'; and '.join(problems)}. Or set use_vllm: false.")
+    if not (torch.cuda.is_available() and find_spec("vllm")):
+        raise LiteError("use_vllm: true needs an NVIDIA GPU and the package vllm. Install it, or set use_vllm: false.")
+
+
+def _load_in_4bit(arguments: list[str]) -> bool:
+    """Read by itself: the settings of a run do not parse where the launcher asks for what cannot work."""
+    return TrlParser((ModelConfig,)).parse_args_and_config(arguments, return_remaining_strings=True)[0].load_in_4bit
+
+
+def merge_repeated(arguments: Sequence[str], name: str) -> list[str]:
+    """`--data a --data b` to `--data a,b`, in the first one's place; argparse would keep the last alone."""
+    merged: list[str] = []
+    place = None
+    remaining = iter([part for a in arguments for part in (a.split("=", 1) if a.startswith(f"{name}=") else [a])])
+    for argument in remaining:
+        value = next(remaining, None) if argument == name else None
+        if value is None:
+            merged.append(argument)
+        elif place is None:
+            merged += [name, value]
+            place = len(merged) - 1
+        else:
+            merged[place] += f",{value}"
+    return merged
+
+
+def check_file(arguments: list[str], known: set[str]) -> None:
+    """The configuration file exists, is YAML and sets nothing that we do not know."""
+    position = arguments.index("--config") + 1
+    if position == len(arguments):
+        raise LiteError("--config needs a file, such as recipes/tiny/stage1.yaml.")
+    path = Path(arguments[position])
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise LiteError(
+            f"Cannot read the settings in {path}: {error.strerror}. See recipes/*/ for ready ones."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LiteError(f"{path} is not YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise LiteError(f"{path} must hold `field: value` lines.")
+    for name in settings:
+        if name not in known | {"env"}:
+            raise LiteError(f"{path}: unknown field {name!r}{suggestion(str(name), known)}")
+
+
+def suggestion(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" — did you mean {close[0]}?" if close else "."
+
+
+def print_help(config_class: type[GRPOConfig], command: str) -> None:
+    """Our own fields and the common ones of TRL."""
+    console = Console()
+    console.print(f"usage: lite {command} --config FILE [--any_field value]\n", markup=False)
+    console.print(
+        "Runs, or continues, the training that FILE describes; recipes/*/ holds ready files with a comment on every "
+        "value. A field on the command line wins over the file.\n"
+    )
+    of_trl = {f.name for f in dataclasses.fields(GRPOConfig)}
+    ours = [f for f in dataclasses.fields(config_class) if f.name not in of_trl or f.name == "num_completions_to_print"]
+    common = [f for f in dataclasses.fields(config_class) if f.name in COMMON_FIELDS]
+    for title, fields in (
+        ("This stage", ours),
+        ("Model and adapter", dataclasses.fields(ModelConfig)),
+        ("Of TRL's GRPOConfig, what recipes set (--help_all lists the rest)", common),
+    ):
+        console.print(f"{title}:", style="bold")
+        for field in fields:
+            default = "" if field.default in (dataclasses.MISSING, None) else f" [{field.default}]"
+            help_text = " ".join(str(field.metadata.get("help", "")).split())
+            console.print(f"  --{field.name}{default}", markup=False, highlight=False)
+            if help_text:
+                console.print(Padding(Text(help_text), (0, 0, 0, 6)))
+        console.print()

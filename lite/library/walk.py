@@ -1,0 +1,63 @@
+"""Which files of a folder are read. Links are never followed: one may lead out of the folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lite.library.readers import SUFFIXES
+
+OFFICE_LOCK = "~$"  # what Office leaves beside a file that is open; it has the file's name
+
+
+@dataclass
+class LeftOut:
+    """What was not read.
+
+    Args:
+        problems: `path: reason`, for people.
+        kinds: How many files by ending, `link` or `other`, that are of no kind that is read.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+
+
+def walk(root: Path, left_out: LeftOut, library: Path | None = None) -> Iterator[Path]:
+    """Every file to read in and below a folder, in order.
+
+    Args:
+        root: The folder.
+        left_out: What is not read is added to it; hidden files are not worth a word.
+        library: A folder below that is not looked into.
+    """
+    for folder, subfolders, names in os.walk(
+        root, onerror=lambda error: left_out.problems.append(f"{error.filename}: it cannot be read ({error.strerror}).")
+    ):
+        place = Path(folder)
+        links = [name for name in subfolders if (place / name).is_symlink()]
+        left_out.kinds.update(["link"] * len(links))
+        subfolders[:] = sorted(
+            n for n in subfolders if not n.startswith(".") and n not in links and place / n != library
+        )
+        for name in sorted(names):
+            if name.startswith((".", OFFICE_LOCK)):
+                continue
+            path = place / name
+            suffix = path.suffix.lower()
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                left_out.kinds["link"] += 1
+            elif not stat.S_ISREG(mode) or suffix not in SUFFIXES:
+                left_out.kinds[suffix if stat.S_ISREG(mode) and suffix else "other"] += 1
+            else:
+                yield path
+
+
+def kinds_sentence(kinds: Counter[str]) -> str:
+    """`2 × .odt, 1 × link`."""
+    return ", ".join(f"{count} × {kind}" for kind, count in kinds.most_common())

@@ -1,0 +1,1 @@
+"""Models and adapters: loading, stacking, memory, and the prompt that a group shares."""

@@ -1,0 +1,320 @@
+"""Adapters: which are active, which is trained, and what belongs to one besides its weights.
+
+Stage 2's adapter is stacked on stage 1's: both are active, and stage 1's stays as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import bitsandbytes as bnb
+import torch
+import yaml
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from lite.models.loading import SHIPPED
+from lite.schema import LiteError
+
+logger = logging.getLogger(__name__)
+
+CARD = "lite.json"
+STAGE1, STAGE2 = "stage1", "stage2"
+MERGED_AT_MOST = 2**30  # bytes
+PROFILES = {22000: "qwen3-vl-4b", 11000: "qwen3-vl-2b"}  # by MiB of the GPU, as recipes/profile.sh chooses
+
+# ------------------------------------------------------------------------------------------------------ where they are
+
+
+def find_adapters(
+    profile_or_run: str | Path,
+    stage1: str | Path | None = None,
+    stage2: str | Path | None = None,
+    shipped: bool = False,
+) -> tuple[Path, Path]:
+    """The folders of a stage 2 adapter and of the stage 1 adapter that it is stacked on, as (stage 1, stage 2).
+
+    Args:
+        profile_or_run: A run folder of stage 2, a folder that holds both stages, or a profile: its runs in `runs/`, for
+            `tiny` else the adapters that come with the package.
+        stage1, stage2: Adapter folders that are named; they are taken in place of what is found.
+        shipped: Whether those do for another run that is not there, too.
+
+    Raises:
+        LiteError: There are none, or they are not made to filter and answer together.
+    """
+    given, run = Path(profile_or_run), Path("runs") / profile_or_run
+    places = [given / "adapter", given / STAGE2 / "adapter", run / STAGE2 / "adapter", given / STAGE2]
+    if stage2 is not None:
+        places = [Path(stage2)]
+    elif shipped or str(profile_or_run) == "tiny":
+        places.append(SHIPPED / STAGE2)
+    found = next((place for place in places if (place / CARD).exists() and "active" in read_card(place)), None)
+    if found is None:
+        raise LiteError(
+            f"There is no stage 2 adapter in {stage2}. Give the `adapter` folder of a stage 2 run."
+            if stage2 is not None
+            else f"{profile_or_run} is neither a run folder with a stage 2 adapter, nor a profile with one (that would "
+            f"be {(run / STAGE2 / 'adapter').absolute()}). If it was trained elsewhere, give the path of its run; else "
+            f"train it: PROFILE={given.name} bash recipes/stage2.sh. `tiny` is there always, and knows only flags."
+        )
+    if read_card(found)["stage1_hash"] is None:
+        raise LiteError(
+            f"{found} was trained without stage 1 (adapter_mode: fresh), which asking and evaluating need; its run's "
+            "report.md holds what it reaches alone."
+        )
+    # A recipe names a stage 1 that need not be there yet; what is shipped belongs together.
+    below = stage1_of(found) if stage1 is None or found == SHIPPED / STAGE2 else Path(stage1)
+    if not (below / CARD).exists():
+        raise LiteError(f"{found} is stacked on a stage 1 adapter, and {below} does not exist. Put it there.")
+    return below, found
+
+
+def trained_profile() -> str:
+    """The profile that fits the GPU where it was trained, else `tiny`."""
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**20
+        for wanted, profile in PROFILES.items():
+            try:
+                if memory >= wanted and find_adapters(profile):
+                    return profile
+            except LiteError:
+                logger.warning("%s would fit this GPU but is not trained yet: bash recipes/stage2.sh", profile)
+    return "tiny"
+
+
+def stage1_of(stage2: Path) -> Path:
+    """The stage 1 adapter that the adapter `stage2` is stacked on: the one that its run's settings name, where it is
+    still there, else the one of the stage1 run beside its own."""
+    settings = stage2.parent / "config.yaml"
+    named = (yaml.safe_load(settings.read_text()) or {}).get("stage1_adapter") if settings.exists() else None
+    return Path(named) if named and (Path(named) / CARD).exists() else stage1_beside(stage2)
+
+
+def stage1_beside(stage2: Path) -> Path:
+    """Where stage 1's adapter is by default: `stage1/adapter` for `stage2/adapter`, `stage1` for `stage2`."""
+    return stage2.parent.parent / STAGE1 / "adapter" if stage2.name == "adapter" else stage2.parent / STAGE1
+
+
+def tuned_card(stage1: Path) -> dict:
+    """The card of a stage 1 adapter, with the threshold that its report tuned.
+
+    Raises:
+        LiteError: There is no adapter, or its run was stopped before the report.
+    """
+    card = read_card(stage1)
+    if "threshold" not in card:
+        raise LiteError(f"Stage 1 in {stage1} was stopped before its report: run recipes/stage1.sh again to finish it.")
+    return card
+
+
+# ------------------------------------------------------------------------------------------- what acts and what learns
+
+
+def activate(model: PeftModel, names: Sequence[str], trainable: str | None = None) -> None:
+    """Let exactly the adapters `names` act (none: the bare base), and only `trainable` learn.
+
+    PEFT's own switches set every active adapter to learn, and `PeftModel.set_adapter` takes one name only.
+    """
+    if names:
+        model.base_model.enable_adapter_layers()
+        model.base_model.set_adapter(list(names), inference_mode=True)
+    else:
+        model.base_model.disable_adapter_layers()
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.requires_grad_(trainable is not None and f".{trainable}." in name)
+
+
+@contextmanager
+def active(model: PeftModel, names: Sequence[str]) -> Iterator[None]:
+    """Inside, exactly the adapters `names` act (none: the bare base); afterwards all is as before."""
+    before = list(model.active_adapters) if model.get_model_status().enabled else []
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    activate(model, names)
+    try:
+        yield
+    finally:
+        activate(model, before)
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Inside, each 4-bit layer is one matrix: its unpacked weights plus the adapters that act.
+
+    The same function, for reading only, and what acts must not change inside. A CPU unpacks a layer at every forward
+    and adds each adapter by two small products: a token at a time, that takes longer than all else together
+    (`benchmarks/merged.py`). Nothing happens on a GPU, whose kernels read packed weights, in 16 bits, where the sum
+    would be rounded, nor to a model that would take more than `MERGED_AT_MOST` unpacked.
+    """
+    layers = {}  # by the module that is called: the 4-bit layer itself, or LoRA around it
+    for module in model.modules():
+        layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
+        if isinstance(layer, bnb.nn.Linear4bit) and layer not in layers.values():
+            layers[module] = layer
+    unpacked = 4 * sum(layer.in_features * layer.out_features for layer in layers.values())
+    if model.device.type != "cpu" or model.dtype != torch.float32 or unpacked > MERGED_AT_MOST:
+        layers = {}
+    try:
+        for module, layer in layers.items():
+            if not isinstance(module, LoraLayer) or _is_plain(module):
+                weight = _merged_weight(module, layer)
+                module.forward = partial(torch.nn.functional.linear, weight=weight, bias=layer.bias)
+        yield
+    finally:
+        for module in layers:
+            module.__dict__.pop("forward", None)
+
+
+def _is_plain(module: LoraLayer) -> bool:
+    """Whether all it does is to add products: no DoRA or the like, no bias of its own."""
+    return not module.lora_variant and not any(module.lora_bias.values())
+
+
+@torch.no_grad()
+def _merged_weight(module: torch.nn.Module, layer: bnb.nn.Linear4bit) -> torch.Tensor:
+    state = copy.copy(layer.weight.quant_state)
+    state.dtype = torch.float32  # else packed 16-bit weights would come back rounded to 16 bits, unlike in the layer
+    weight = bnb.functional.dequantize_4bit(layer.weight.data, state)
+    if isinstance(module, LoraLayer) and not module.disable_adapters:
+        for name in module.active_adapters:
+            if name in module.lora_A:
+                weight = weight + module.get_delta_weight(name)
+    return weight
+
+
+# ------------------------------------------------------------------------------------------------- weights and cards
+
+
+def add_adapter(model: PreTrainedModel | PeftModel, config: LoraConfig, name: str) -> PeftModel:
+    """A new adapter that does nothing yet."""
+    if isinstance(model, PeftModel):
+        model.add_adapter(name, config)
+        return model
+    return get_peft_model(model, config, adapter_name=name)
+
+
+def copy_weights(model: PeftModel, source: str, target: str) -> None:
+    """Give the adapter `target` the weights of `source`; both have the same shape."""
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if "lora_" in name and f".{target}." in name:
+                parameter.copy_(parameters[name.replace(f".{target}.", f".{source}.")])
+
+
+def load_weights(model: PeftModel, folder: Path, name: str) -> None:
+    """Read the weights of the adapter `name`, which the model has already, from `folder`, as float32.
+
+    Raises:
+        LiteError: They are more or fewer than the model's.
+    """
+    weights = load_file(folder / "adapter_model.safetensors")
+    loaded = set_peft_model_state_dict(model, weights, adapter_name=name)
+    lacking = [key for key in loaded.missing_keys if f".{name}." in key]
+    for odd, word in ((loaded.unexpected_keys, "holds"), (lacking, "lacks")):
+        if odd:
+            raise LiteError(f"{folder} does not fit this model: it {word} {odd[0]}. Was lora_r or the model changed?")
+
+
+def adapter_hash(folder: Path) -> str:
+    """SHA-256 over the names and bytes of an adapter's tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(load_file(folder / "adapter_model.safetensors").items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def base_fingerprint(model: PreTrainedModel) -> str:
+    """Tells base models apart, by their weights and not by their path.
+
+    Only what is never quantised counts (norms, embeddings, vision tower), in bfloat16, one KiB of each tensor: the same
+    model has one fingerprint in 4 and in 16 bits, on a CPU and on a GPU.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if "lora_" in name or "_proj" in name:
+            continue
+        digest.update(name.replace("base_model.model.", "").encode())
+        digest.update(parameter.detach().flatten()[:512].to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_adapter(model: PeftModel, name: str, folder: Path, card: dict) -> None:
+    """Write one adapter and its card (base, settings, threshold) to `folder`, as plain PEFT files at its top."""
+    model.save_pretrained(folder, selected_adapters=[name])
+    nested = folder / name  # PEFT puts adapters that are not named `default` into a folder of their own
+    for file in nested.iterdir():
+        file.replace(folder / file.name)
+    nested.rmdir()
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = card["base"]  # for the embedded model PEFT notes a path of this machine
+    (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    write_card(folder, card | {"hash": adapter_hash(folder)})
+
+
+def write_card(folder: Path, card: dict) -> None:
+    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
+
+
+def read_card(folder: Path) -> dict:
+    """The card of a saved adapter."""
+    if not (folder / CARD).exists():
+        raise LiteError(f"{folder} holds no adapter of ours ({CARD} is missing). Train one with recipes/stage1.sh.")
+    return json.loads((folder / CARD).read_text())
+
+
+def load_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str) -> PeftModel:
+    """Put a saved adapter on its base model, frozen, beside those that are there.
+
+    Raises:
+        LiteError: The adapter was trained on another base model, or its files were changed since.
+    """
+    card = read_card(folder)
+    fingerprint = base_fingerprint(model)
+    if card["base_fingerprint"] != fingerprint:
+        raise LiteError(
+            f"The adapter {folder} was trained on {card['base']} (fingerprint {card['base_fingerprint']}), "
+            f"but the model at hand has the fingerprint {fingerprint}. Load the base that it was trained on."
+        )
+    if adapter_hash(folder) != card["hash"]:
+        raise LiteError(f"The weights in {folder} are not those that its {CARD} describes. Train or copy them anew.")
+    if isinstance(model, PeftModel):
+        model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=True)
+        return model
+    return PeftModel.from_pretrained(model, folder, adapter_name=name)
+
+
+def load_stack(model: PreTrainedModel, stage1: Path | None, stage2: Path | None) -> PeftModel | PreTrainedModel:
+    """Put the saved adapters on their base; which of them are active is the caller's to say, see `active`.
+
+    Raises:
+        LiteError: Stage 2 was trained on another base, or stacked on another stage 1 than the one given.
+    """
+    if stage1 is not None:
+        model = load_adapter(model, stage1, STAGE1)
+    if stage2 is None:
+        return model
+    card = read_card(stage2)
+    wanted = card.get("stage1_hash") if STAGE1 in card.get("active", []) else None
+    given = read_card(stage1)["hash"] if stage1 is not None else None
+    if wanted is not None and wanted != given:
+        raise LiteError(
+            f"The stage 2 adapter {stage2} was trained on the stage 1 adapter with hash {wanted[:12]}, but "
+            + (f"{stage1} has {given[:12]}." if given else "none is given.")
+            + " Give the stage 1 adapter that it was trained on, or train stage 2 again with recipes/stage2.sh."
+        )
+    return load_adapter(model, stage2, STAGE2)

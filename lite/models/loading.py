@@ -1,0 +1,178 @@
+"""From a recipe's settings to a 4-bit vision-language model and its processor.
+
+One path loads everything: a hub id, a local folder, or `tiny`, the embedded model, through transformers and
+bitsandbytes, or through Unsloth where that is asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes as bnb
+import torch
+from peft import LoraConfig
+from safetensors import SafetensorError
+from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
+
+from lite.schema import LiteError
+
+logger = logging.getLogger(__name__)
+
+TINY = Path(__file__).parents[1] / "tiny" / "weights"
+SHIPPED = TINY.parent / "adapters"  # trained on the embedded model: what works before any training
+# transformers matches these from the start of a module's full name, so a bare "visual" would quantise model.visual.
+NOT_QUANTISED = r"(.*\.)?(visual|vision_tower|multi_modal_projector|lm_head)(\.|$)"
+# Read in unsloth 2026.10.7: it compiles the model's layers anew, attention included, forces a static cache on
+# `generate`, and turns TRL's switching of gradient checkpointing off. Whether our attention, our decoding and a frozen
+# stage 1 survive that, only tests/test_gpu.py can say: it passes on a GPU through transformers; under Unsloth its first
+# test had not ended after 130 s. `auto` changes when they pass.
+UNPROVEN = (
+    "backend auto loads through transformers: under Unsloth, that stage 1 stays frozen and the shared prompt exact has "
+    "not been tested on a GPU yet. --backend unsloth tries it."
+)
+LANGUAGE_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+@dataclass
+class ModelConfig:
+    """Which model, how it is loaded, and the shape of its LoRA adapter. Field names follow TRL's `ModelConfig`."""
+
+    model_name_or_path: str = field(
+        default="tiny", metadata={"help": "Hub id, local folder, or `tiny`: the embedded model that knows only flags."}
+    )
+    backend: str = field(
+        default="auto",
+        metadata={
+            "help": "`transformers`, or `unsloth` (faster kernels; untested with our trainer, needs an NVIDIA GPU). "
+            "`auto` takes what is proven: transformers.",
+            "choices": ["auto", "unsloth", "transformers"],
+        },
+    )
+    load_in_4bit: bool = field(default=True, metadata={"help": "NF4 weights: a quarter of the memory of 16-bit ones."})
+    max_pixels: int | None = field(
+        default=None,
+        metadata={"help": "Pixels per image after resizing. Qwen3-VL spends one token on 32x32 of them."},
+    )
+    lora_r: int = field(default=16, metadata={"help": "Rank of the adapter."})
+    lora_alpha: int = field(default=32, metadata={"help": "Scale of the adapter: updates count lora_alpha / lora_r."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout in the adapter. GRPO wants 0."})
+
+
+def load_model(config: ModelConfig, use_cpu: bool = False) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Load the model in NF4 (vision tower and lm_head in 16 or 32 bits) and its processor with left padding.
+
+    Args:
+        use_cpu: Leave a GPU alone, as a recipe's setting of that name has the trainer do.
+
+    Raises:
+        LiteError: The model cannot be loaded; the message says why and what to try.
+    """
+    path = model_path(config.model_name_or_path)
+    if choose_backend(config.backend) == "unsloth":
+        load = load_with_unsloth
+    else:
+        load = partial(_load_with_transformers, on_gpu=torch.cuda.is_available() and not use_cpu)
+    try:
+        return _left_padded(*load(path, config))
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        raise LiteError(_explain(path, error)) from error
+
+
+def model_path(name: str) -> str:
+    """A hub id or folder as it is; for `tiny` the embedded model's folder."""
+    return str(TINY) if name == "tiny" else name
+
+
+def choose_backend(backend: str) -> str:
+    """`unsloth` or `transformers`, for the `backend` setting and this machine."""
+    if backend == "unsloth" and not (torch.cuda.is_available() and find_spec("unsloth")):
+        raise LiteError(
+            "backend: unsloth needs an NVIDIA GPU and the extra `gpu` (recipes/setup.sh installs it where nvidia-smi "
+            "answers). Use backend: auto or transformers."
+        )
+    if backend == "auto":
+        if torch.cuda.is_available() and find_spec("unsloth"):
+            logger.warning(UNPROVEN)
+        return "transformers"
+    return backend
+
+
+def lora_config(config: ModelConfig) -> LoraConfig:
+    """The adapter of either stage: every linear layer of the language model, none of the vision tower."""
+    return LoraConfig(
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=LANGUAGE_LAYERS,
+        task_type="CAUSAL_LM",
+    )
+
+
+def vision_tokens(model: PreTrainedModel) -> list[int]:
+    """Tokens that stand for pixels. One of them in a completion would claim pixels that are not there."""
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    return [value for name, value in model.config.to_dict().items() if name in names and value is not None]
+
+
+def _left_padded(model: PreTrainedModel, processor: ProcessorMixin) -> tuple[PreTrainedModel, ProcessorMixin]:
+    processor.tokenizer.padding_side = "left"
+    return model, processor
+
+
+def _load_with_transformers(path: str, config: ModelConfig, on_gpu: bool) -> tuple[PreTrainedModel, ProcessorMixin]:
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    options: dict[str, Any] = {"dtype": dtype}
+    if on_gpu:
+        options["device_map"] = {"": torch.cuda.current_device()}
+    if config.load_in_4bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=[NOT_QUANTISED],
+        )
+    model = AutoModelForImageTextToText.from_pretrained(path, **options)
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            # On CPUs with AVX512-BF16, bitsandbytes repacks the weight at the first forward in eval mode into a layout
+            # that has no backward, and stays there: LoRA gradients become None without a word.
+            module.support_avx512bf16_for_cpu = False
+    limits = {} if config.max_pixels is None else {"max_pixels": config.max_pixels}
+    return model, AutoProcessor.from_pretrained(path, **limits)
+
+
+def load_with_unsloth(path: str, config: ModelConfig) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """The model with Unsloth's kernels. TRL's trainers must be imported before: `import unsloth` rewrites them."""
+    from unsloth import FastVisionModel
+
+    # Checkpointing is the trainer's to switch on: Unsloth's own form of it ("unsloth") is lost when TRL does.
+    model, processor = FastVisionModel.from_pretrained(
+        path, load_in_4bit=config.load_in_4bit, use_gradient_checkpointing=True
+    )
+    if config.max_pixels is not None:
+        processor = AutoProcessor.from_pretrained(path, max_pixels=config.max_pixels)
+    return model, processor
+
+
+def _explain(path: str, error: Exception) -> str:
+    """One sentence on why `path` could not be loaded, and a way on."""
+    text = str(error)
+    if "gated" in text.lower() or "401" in text or "403" in text:
+        reason = "its licence has not been accepted by your account"
+        way_on = f"Accept it on the model's page, then `hf auth login`, or choose another model than {path}."
+    elif "Unrecognized configuration class" in text or "does not appear to have a file named" in text:
+        reason = "it is not a vision-language model that transformers knows"
+        way_on = "Choose one, such as unsloth/Qwen3-VL-4B-Instruct-unsloth-bnb-4bit."
+    elif isinstance(error, OSError) and not Path(path).exists():
+        reason = "it is neither a local folder nor can it be fetched from the hub (no network, or no such id)"
+        way_on = "Check the id and the connection, give a local folder, or try --model_name_or_path tiny."
+    else:
+        reason = f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+        way_on = "Check the folder's files, or try --model_name_or_path tiny."
+    return f"Cannot load the model {path}: {reason}. {way_on}"

@@ -1,0 +1,1 @@
+"""The two stages at work: filter documents, then rank them and answer."""

@@ -1,0 +1,153 @@
+"""What a run would do and need, without doing it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoProcessor
+from trl import GRPOConfig
+
+from lite.config.parse import COMMON_FIELDS
+from lite.models.loading import ModelConfig, model_path
+from lite.models.memory import (
+    GENERATING,
+    PIXELS_PER_TOKEN,
+    REMEDIES,
+    TRAINING,
+    USABLE,
+    card_gib,
+    run_estimate,
+    shape_of,
+)
+from lite.schema import Document
+from lite.stages.prompts import stage2_prompt
+from lite.train.auto_fit import auto_fit
+from lite.train.stage1 import RunConfig, Stage1Config, load_pairs, pair_prompts, prompt_lengths
+from lite.train.stage2 import Stage2Config
+from lite.train.stage2_rows import unscored_rows
+
+logger = logging.getLogger(__name__)
+
+CHARS_PER_TOKEN = 4
+DEFAULT_CARD_GIB = 24
+# The components of the estimate that settings decide, by what they are needed for
+PHASES = {
+    "generation: KV cache": GENERATING,
+    "generation: prefill": GENERATING,
+    "training: activations": TRAINING,
+    "training: one layer": TRAINING,
+    "training: logits": TRAINING,
+}
+
+
+def dry_run_stage1(config: Stage1Config, model_config: ModelConfig, console: Console) -> None:
+    """Print the settings, the data, the prompts' lengths and the memory estimate of a stage 1 run."""
+    auto_fit(config, model_config, 1, console, DEFAULT_CARD_GIB)
+    pairs = load_pairs(config)
+    what = f"{len(pairs)} pairs of a question and a document, half of them relevant"
+    dry_run(config, model_config, console, what, *pair_prompts(pairs, config.document_chars))
+
+
+def dry_run_stage2(config: Stage2Config, model_config: ModelConfig, console: Console) -> None:
+    """The same of a stage 2 run. Prompts are filled without stage 1's scores: as long, with other distractors."""
+    auto_fit(config, model_config, 2, console, DEFAULT_CARD_GIB)
+    listings = [row.listing for row in unscored_rows(config)]
+    prompts = [stage2_prompt(listing.question, listing.documents, config.document_chars) for listing in listings]
+    what = f"{len(listings)} prompts of a question with up to {config.max_documents} documents"
+    dry_run(config, model_config, console, what, prompts, [listing.documents for listing in listings], adapters=2)
+
+
+def dry_run(
+    config: RunConfig,
+    model_config: ModelConfig,
+    console: Console,
+    what: str,
+    prompts: Sequence[list[dict]],
+    documents: Sequence[Sequence[Document]],
+    adapters: int = 1,
+) -> None:
+    """Print everything about a run on `prompts`, which show `documents`."""
+    console.print(settings_table(config, model_config))
+    lengths = lengths_or_guess(prompts, documents, model_config, console)
+    kept = [length for length in lengths if length <= config.max_prompt_tokens]
+    images = [sum(document.image is not None for document in shown) for shown in documents]
+    prompts_per_step = config.generation_batch_size // config.num_generations
+    p50, p95, longest = np.percentile(kept or lengths, [50, 95, 100]).astype(int)
+    console.print(
+        f"Data            {config.data}: {what}; {len(lengths) - len(kept)} left out as too long\n"
+        f"Prompt tokens   p50 {p50}, p95 {p95}, max {longest}; "
+        f"images per prompt {min(images)}–{max(images)}, mean {np.mean(images):.2f}\n"
+        f"A step          {prompts_per_step} prompts × {config.num_generations} generations of at most "
+        f"{config.max_completion_length} tokens\n"
+        f"Time per step   not known before the first step; `benchmarks/` holds what was measured",
+        soft_wrap=True,
+        highlight=False,
+    )
+    shape = shape_of(model_path(model_config.model_name_or_path))
+    if shape is None:
+        console.print(f"Memory          no estimate: {model_config.model_name_or_path} is not a Qwen3-VL that we know")
+        return
+    memory = run_estimate(shape, config, model_config, int(longest), max(images), adapters)
+    console.print(memory_table(memory))
+    console.print(verdict(memory, card_gib()), soft_wrap=True, highlight=False)
+
+
+def lengths_or_guess(
+    prompts: Sequence[list[dict]],
+    documents: Sequence[Sequence[Document]],
+    model_config: ModelConfig,
+    console: Console,
+) -> list[int]:
+    """Exact prompt lengths where the processor is at hand, else 4 characters a token and images at `max_pixels`."""
+    limits = {} if model_config.max_pixels is None else {"max_pixels": model_config.max_pixels}
+    try:
+        with console.status(f"fetching the processor of {model_config.model_name_or_path}"):
+            processor = AutoProcessor.from_pretrained(model_path(model_config.model_name_or_path), **limits)
+    except (OSError, ValueError):
+        console.print("The processor cannot be fetched: lengths are guessed at 4 characters a token.", style="yellow")
+        image_tokens = (model_config.max_pixels or 512 * 512) // PIXELS_PER_TOKEN
+        return [_guess(prompt, image_tokens) for prompt in prompts]
+    return prompt_lengths(prompts, documents, processor)
+
+
+def _guess(prompt: list[dict], image_tokens: int) -> int:
+    parts = prompt[0]["content"]
+    characters = sum(len(part.get("text", "")) for part in parts)
+    return characters // CHARS_PER_TOKEN + image_tokens * sum(part["type"] == "image" for part in parts)
+
+
+def settings_table(config: RunConfig, model_config: ModelConfig) -> Table:
+    """Our fields, and those of TRL that recipes set."""
+    table = Table(title="Settings", show_header=False)
+    of_trl = {field.name for field in dataclasses.fields(GRPOConfig)} - set(COMMON_FIELDS)
+    for source in (model_config, config):
+        for field in dataclasses.fields(source):
+            if field.name not in of_trl:
+                table.add_row(field.name, str(getattr(source, field.name)))
+    return table
+
+
+def memory_table(memory: dict[str, float]) -> Table:
+    """The estimate by component."""
+    table = Table(title="Estimated GPU memory, GiB (longest prompts, worst batch)", show_header=False)
+    for name, value in memory.items():
+        table.add_row(name, f"{value:.2f}", style="bold" if name == "peak" else None)
+    return table
+
+
+def verdict(memory: dict[str, float], card: float | None) -> str:
+    """Whether it fits, and what to lower if not."""
+    size = card or DEFAULT_CARD_GIB
+    where = f"this GPU of {size:.0f} GiB" if card else f"a {size} GiB card (no GPU here)"
+    if memory["peak"] <= USABLE * size:
+        return f"Fits {where}: {size - memory['peak']:.1f} GiB to spare."
+    component = max(PHASES, key=memory.__getitem__)
+    return (
+        f"Does not fit {where} with room to spare. Largest: {component}. Lower {REMEDIES[PHASES[component]]}; "
+        "--auto_fit true does it by the estimate."
+    )

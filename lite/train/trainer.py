@@ -1,0 +1,393 @@
+"""TRL's GRPOTrainer with the few things mended that a 4-bit vision-language model with named adapters needs.
+
+Each override says what it mends in TRL 1.14 and when it can go. Everything else is TRL.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+from datasets import Dataset
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import (
+    PrinterCallback,
+    ProcessorMixin,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+)
+from trl import GRPOConfig, GRPOTrainer
+from trl.data_utils import prepare_multimodal_messages
+from trl.models.utils import unwrap_model_for_generation
+from trl.trainer.utils import pad, selective_log_softmax, selective_log_softmax_and_entropy
+
+from lite.config.launch import for_processes, share_of_batch
+from lite.models import shared_prompt
+from lite.models.adapters import active, load_weights, merged
+from lite.models.memory import GENERATING, LOADING, SCORING, TRAINING
+from lite.schema import LiteError
+from lite.stages.filter import evaluating
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class StageConfig(GRPOConfig):
+    """TRL's GRPOConfig and what `StageTrainer` adds to it."""
+
+    shared_prompt: bool = field(
+        default=True,
+        metadata={"help": "Compute a prompt once per group. False: per completion, as TRL does; same result, slower."},
+    )
+
+    def __post_init__(self):
+        if self.deepspeed or self.fsdp:
+            raise ValueError("deepspeed and fsdp are settled by the launcher's file: see recipes/accelerate/")
+        # A recipe's batch is the whole batch: several processes share it, so that they train the same run.
+        names = ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation")
+        self.of_recipe = {name: getattr(self, name) for name in names}
+        shares = share_of_batch(*self.of_recipe.values(), self.generation_batch_size, self.num_generations)
+        for name, share in zip(names, shares, strict=True):
+            setattr(self, name, share)
+        super().__post_init__()
+
+
+class StageTrainer(GRPOTrainer):
+    """Trains the active adapter of `model` by GRPO.
+
+    Args:
+        model: A PEFT model; the adapter's name is free.
+        reward_funcs: See `lite.train.rewards`.
+        args: TRL's configuration and ours.
+        train_dataset: Shuffled rows with `prompt` (one turn with image placeholders), `images` (a list, may be empty)
+            and the columns that the rewards ask for.
+        processing_class: The model's processor.
+        callbacks: Added to TRL's.
+        reference: Names of the adapters that act in the KL reference; none: the bare base.
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        reward_funcs: list,
+        args: StageConfig,
+        train_dataset: Dataset,
+        processing_class: ProcessorMixin,
+        callbacks: list[TrainerCallback] | None = None,
+        reference: Sequence[str] = (),
+    ):
+        # With beta > 0 TRL copies an adapter that must be named `default` to one named `ref`. Our adapters have names
+        # of their own and the reference needs no copy, so TRL is built with beta 0 and told the true one afterwards;
+        # it then computes the reference inside `model.disable_adapter()`, for which we put in the adapters that
+        # belong to the reference. Goes when TRL takes the reference's adapters as an argument.
+        beta, args.beta = args.beta, 0.0
+        # TRL shuffles by a generator whose state is in no checkpoint: after its first epoch, a resumed run would see
+        # other prompts than an unbroken one. The dataset's own order is taken instead, in every epoch. Goes when TRL's
+        # sampler resumes.
+        args.shuffle_dataset = False
+        if GRPOTrainer.__module__ != "trl.trainer.grpo_trainer":
+            # Its compute_loss runs the model itself, with the images repeated per completion, past our log-probs.
+            raise LiteError(
+                "Unsloth was imported before lite and rewrote TRL's trainer. Import lite.train.trainer first."
+            )
+        for_processes(args)
+        exact = learning(model)
+        super().__init__(
+            model=model,
+            reward_funcs=reward_funcs,
+            args=args,
+            train_dataset=train_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+        )
+        self.beta = args.beta = beta
+        model.disable_adapter = partial(active, model, reference)
+        adjust(self, exact)
+        self.shares_prompts = args.shared_prompt and self._can_share_prompts()
+        if self.shares_prompts:
+            shared_prompt.prepare(model)
+        self.doing = LOADING  # what the GPU's memory was last needed for
+        self._encoded: EncodedPrompts | None = None  # while completions of these prompts are made and scored
+        self._compared = False
+
+    def _can_share_prompts(self) -> bool:
+        reason = None
+        if self.model.config.model_type not in shared_prompt.FAMILIES:
+            reason = f"the positions of {self.model.config.model_type} are not known"
+        elif self.use_liger_kernel:
+            reason = "use_liger_kernel has log-probs of its own"
+        elif self.aux_loss_enabled:
+            reason = "the auxiliary loss of a mixture of experts counts every token of every row"
+        if reason:
+            logger.warning("Prompts are computed once per completion, not once per group: %s.", reason)
+        return reason is None
+
+    # From here to `_until_end`, the methods compute a prompt where TRL computes G copies of it: see
+    # lite/shared_prompt.py. They go when TRL shares prompts itself.
+
+    def _group_size(self, rows: int) -> int:
+        """How many neighbouring rows of a batch surely share a prompt: G, or less where a batch cuts groups."""
+        return math.gcd(self.num_generations if self.model.training else self.num_generations_eval, rows)
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
+        # TRL preprocesses each image 2 G times, twice for every row, and copies it once more. It sees no images here
+        # (nor do the rewards); they are preprocessed once per prompt, and the batch gets them per prompt.
+        if not self.shares_prompts:
+            return super()._generate_and_score_completions(inputs)
+        group = self._group_size(len(inputs))
+        prompts = [prepare_multimodal_messages(row["prompt"], row.get("images")) for row in inputs[::group]]
+        ids, images, fields = super()._tokenize_prompts(prompts)
+        vision = None
+        if images is not None:
+            fields = self._to_device({key: fields[key] for key in ("pixel_values", "image_grid_thw")})
+            vision = shared_prompt.split_vision(**fields, images_per_prompt=[len(row or []) for row in images])
+        self._encoded = EncodedPrompts(ids, vision)
+        try:
+            batch = super()._generate_and_score_completions(
+                [{key: value for key, value in row.items() if key != "images"} for row in inputs]
+            )
+        finally:
+            self._encoded = None
+        if not self._compared:
+            self._compare_with_trl(batch, vision)
+            self._compared = True
+        return batch if vision is None else batch | {"pixel_values": vision[0], "image_grid_thw": vision[1]}
+
+    @torch.no_grad()
+    def _compare_with_trl(self, batch: dict, vision: shared_prompt.Vision | None) -> None:
+        # A patched model (Unsloth) that passes our attention by would learn from wrong log-probs without a word, so the
+        # first two completions of a run are computed both ways.
+        rows = min(2, self._group_size(len(batch["prompt_ids"])))
+        ids = torch.cat([batch["prompt_ids"][:rows], batch["completion_ids"][:rows]], 1)
+        mask = torch.cat([batch["prompt_mask"][:rows], batch["completion_mask"][:rows]], 1)
+        length = batch["completion_ids"].shape[1]
+        first = vision and (vision[0][:1], vision[1][:1])
+        images = shared_prompt.vision_inputs(first and (first[0] * rows, first[1] * rows))
+        if images:
+            images["num_images"] = [len(first[1][0])] * rows
+            images["mm_token_type_ids"] = (ids == self.model.config.image_token_id).int()
+        with evaluating(self.model):
+            stock, _, _ = self._full_logits_logps(self.model, ids, mask, length, **images)
+            ours, _ = shared_prompt.group_log_probs(
+                self.model, ids, mask, length, rows, first, partial(self._log_softmax, entropy=False)
+            )
+        off = (ours.float() - stock.float()).abs().mean()
+        # By what is computed in, not by the dtype of the result: accelerate's autocast returns fp32 in either case.
+        half = self.args.bf16 or self.args.fp16 or ours.dtype == torch.bfloat16
+        if off > (0.1 if half else 1e-3):
+            raise LiteError(
+                f"shared_prompt computes other log-probs than TRL with this model (off by {off:.2g} on average). "
+                "Set shared_prompt: false, and please report the model and the versions of its packages."
+            )
+
+    def _tokenize_prompts(self, prompts: list):
+        if self._encoded:
+            group = len(prompts) // len(self._encoded.ids)
+            return [ids for ids in self._encoded.ids for _ in range(group)], None, {}
+        # TRL hands `None` for a prompt without an image to the processor, which takes `[]`: a batch of image and text
+        # documents crashes. Goes when TRL passes empty lists.
+        prompt_ids, images, fields = super()._tokenize_prompts(prompts)
+        return prompt_ids, images and [row or [] for row in images], fields
+
+    def _generate_single_turn(self, prompt_ids: list, images: list | None, *args, **kwargs):
+        # One prefill per prompt.
+        self.doing = GENERATING
+        if not self.shares_prompts:
+            return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+        group = len(prompt_ids) // len(self._encoded.ids)
+        rows = [torch.tensor(ids) for ids in self._encoded.ids]
+        inputs = self._to_device(
+            {
+                "ids": pad(rows, padding_value=self._tokenizer.pad_token_id, padding_side="left"),
+                "mask": pad([torch.ones_like(ids) for ids in rows], padding_value=0, padding_side="left"),
+            }
+        )
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                generation_kwargs=self.generation_kwargs,
+            ) as model,
+            torch.no_grad(),
+            merged(model),
+        ):
+            completions = shared_prompt.generate(
+                model, **inputs, vision=self._encoded.vision, group_size=group, generation_config=self.generation_config
+            ).tolist()
+        return [self._until_end(tokens) for tokens in completions], None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        pixel_values: list[torch.Tensor] | None = None,
+        image_grid_thw: list[torch.Tensor] | None = None,
+        **kwargs,
+    ):
+        # The policy's, the old and the reference's log-probs all come by here, with the adapters that are to be active.
+        # What follows the policy's is their backward pass, then the optimiser's step.
+        self.doing = TRAINING if torch.is_grad_enabled() else SCORING
+        if not self.shares_prompts:
+            if pixel_values is not None and len(pixel_values) == 0:
+                # A micro-batch of text documents out of a batch with images crashes in the vision tower. Goes when TRL
+                # passes None.
+                pixel_values = image_grid_thw = None
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size,
+                compute_entropy=compute_entropy, pixel_values=pixel_values, image_grid_thw=image_grid_thw, **kwargs,
+            )  # fmt: skip
+        logps, entropies = shared_prompt.group_log_probs(
+            model,
+            input_ids,
+            attention_mask,
+            completion_length=logits_to_keep,
+            group_size=self._group_size(len(input_ids)),
+            vision=self._encoded.vision if self._encoded else pixel_values and (pixel_values, image_grid_thw),
+            log_softmax=partial(self._log_softmax, entropy=compute_entropy),
+        )
+        return logps, entropies, None
+
+    def _prepare_inputs(self, generation_batch: list[dict]) -> dict:
+        # TRL shuffles the rows of a generation batch before it cuts it into micro-batches, which scatters groups.
+        if not (self.shares_prompts and self.model.training):
+            return super()._prepare_inputs(generation_batch)
+        steps = self.args.steps_per_generation
+        if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
+            batch = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = shared_prompt.shuffle_and_split(
+                batch, self._group_size(len(batch["prompt_ids"])), steps
+            )
+        return self._buffered_inputs[self._step % steps]
+
+    def _log_softmax(self, logits: torch.Tensor, tokens: torch.Tensor, entropy: bool):
+        if not entropy:
+            return selective_log_softmax(logits, tokens, temperature=self.temperature), None
+        return selective_log_softmax_and_entropy(
+            logits, tokens, temperature=self.temperature, entropy_requires_grad=self._entropy_bonus_enabled
+        )
+
+    def _to_device(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {key: tensor.to(self.accelerator.device) for key, tensor in tensors.items()}
+
+    def _until_end(self, tokens: list[int]) -> list[int]:
+        """A completion up to its first end-of-sequence token."""
+        ends = [i for i, token in enumerate(tokens) if token in self.eos_token_ids]
+        return tokens[: ends[0] + 1] if ends else tokens
+
+    def _calculate_rewards(self, inputs: list[dict], *args):
+        # Where each reward is normalised by itself, TRL's `frac_reward_zero_std` tells of the whole batch: 0, although
+        # most groups may have equal rewards and teach nothing. Goes when it counts groups there, too.
+        rewards = super()._calculate_rewards(inputs, *args)
+        training = self.model.training
+        counted = rewards[:, self.reward_weights.to(rewards.device) != 0].nan_to_num()
+        groups = counted.view(-1, self.num_generations if training else self.num_generations_eval, counted.shape[1])
+        equal = (groups == groups[:, :1]).flatten(1).all(1)
+        self._metrics["train" if training else "eval"]["equal_groups"].append(equal.float().mean().item())
+        return rewards
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        # transformers activates the first active adapter alone and makes it learn: a resumed stage 2 would train
+        # stage 1. The adapters are in place, only their weights are missing. Goes with an upstream resume that knows
+        # several active adapters.
+        for name in self.model.peft_config:
+            load_weights(self.model, Path(resume_from_checkpoint) / name, name)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        # Every process writes a file, and the trainer's state, which says that a checkpoint is complete, comes after.
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        # Resumed by another number of processes: without a state of its own, each would draw again what it drew at the
+        # start of the run.
+        if checkpoint and _random_states(Path(checkpoint)) != self.args.world_size:
+            logger.warning("%s is of another number of processes: completions are drawn anew from here.", checkpoint)
+            set_seed(self.args.seed + 1000 * (self.state.global_step + 1), device_specific=True)
+            return
+        super()._load_rng_state(checkpoint)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        # A checkpoint that a full disk cut short would be taken for the newest one at the next start.
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            folder = Path(self.args.output_dir)
+            shutil.rmtree(folder / f"checkpoint-{self.state.global_step}", ignore_errors=True)
+            survivor = last_checkpoint(folder)
+            raise LiteError(
+                f"Could not write checkpoint-{self.state.global_step} to {folder} ({error}). "
+                f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB are free there. "
+                + (f"{survivor.name} is intact. " if survivor else "")
+                + "Make room, then run the same command again: it continues from the last checkpoint."
+            ) from error
+
+
+def learning(model: PeftModel) -> dict[str, torch.Tensor]:
+    """Copies of the weights that learn, by name: for `adjust`, from before a trainer of TRL's is built."""
+    return {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def adjust(trainer: Trainer, exact: dict[str, torch.Tensor]) -> None:
+    """What every trainer of TRL's needs once it is built, supervised ones too: our progress, and an exact adapter.
+
+    TRL casts the adapter of a quantised model to bf16. Its weights are around 0.05, where bf16 has steps of 2e-4, so
+    most of Adam's updates at a learning rate of 1e-5 would round to nothing, and one that has learnt already starts
+    from something else than it was. fp32 costs 4 more bytes per weight of an adapter of 1 % of the model. Goes with
+    peft#2889.
+    """
+    for replaced in (ProgressCallback, PrinterCallback):  # by lite.train.callbacks.ProgressLine
+        trainer.remove_callback(replaced)
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data = exact[name].to(parameter.device, torch.float32)
+
+
+def release(trainer: Trainer) -> None:
+    """Take accelerate's autocast off the model after training: what is scored by it then shall be what others score."""
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+
+
+@dataclass
+class EncodedPrompts:
+    """The unique prompts of a generation batch: token ids and pixels of each."""
+
+    ids: list[list[int]]
+    vision: shared_prompt.Vision | None
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint of a run. The trainer's state is written last, so it tells a complete one."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            logger.warning("Leaving out %s: it was not written to the end.", checkpoint)
+            continue
+        return checkpoint
+    return None
+
+
+def _random_states(checkpoint: Path) -> int:
+    """How many processes have left the state of their random numbers there."""
+    return len(list(checkpoint.glob("rng_state*.pth")))
+
+
+def _step(checkpoint: Path) -> int:
+    match = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
+    return int(match.group(1)) if match else -1

@@ -1,0 +1,185 @@
+"""`lite data …`."""
+
+import json
+
+import pytest
+from official_files import (
+    BLUE,
+    GREEN,
+    RED,
+    image_fact,
+    multimodalqa_question,
+    picture,
+    text_fact,
+    webqa_record,
+    write_multimodalqa,
+    write_webqa,
+)
+
+from lite.cli.main import main
+from lite.data import webqa
+from lite.data.sources import load_examples
+
+
+def status(*arguments):
+    """The exit status, returned or raised."""
+    try:
+        return main(["data", *map(str, arguments)])
+    except SystemExit as end:
+        return end.code
+
+
+def records(train=12, val=4):
+    text = {"Qcate": "text", "img_posFacts": [], "txt_posFacts": [text_fact("gold_1"), text_fact("gold_2")]}
+    return [
+        webqa_record(f"q{n}", "train" if n < train else "val", **(text if n % 4 == 0 else {}))
+        for n in range(train + val)
+    ]
+
+
+def test_inspect_counts_everything(tmp_path, capsys):
+    assert status("inspect", f"webqa:{write_webqa(tmp_path, records())}", "--samples", 2) == 0
+    out = capsys.readouterr().out
+    rows = {line.split("│")[1].strip(): line for line in out.splitlines() if line.count("│") == 4}
+    assert [cell.strip() for cell in rows["questions"].split("│")[2:4]] == ["12", "4"]
+    assert "p50 5" in rows["candidates per question"]
+    assert "max 2" in rows["relevant per question"]
+    assert "p95" in rows["prompt tokens"]
+    for part in ("image 3", "color 9", "text 3", "Nothing is broken.", "What color is house q0?", "+ [text] Delft"):
+        assert part in out
+    assert out.count("What color") == 2
+
+
+def test_inspect_goes_on_past_what_is_broken_and_names_it(tmp_path, capsys):
+    broken = [webqa_record("bad", A=[]), webqa_record("far", img_negFacts=[image_fact(30_000_400)])]
+    assert status("inspect", f"webqa:{write_webqa(tmp_path, records() + broken)}") == 0
+    out = capsys.readouterr().out
+    assert "1 × empty question or answer" in out
+    assert "1 × missing image" in out
+    assert out.count("Guid bad") == 1  # both splits read the same file
+
+
+def test_inspect_tells_of_gold_outside_the_pool(tmp_path, capsys):
+    folder = write_multimodalqa(tmp_path, [multimodalqa_question("q", [("i3", "image")])])
+    assert status("inspect", f"multimodalqa:{folder}") == 0
+    assert "Note: 1 × gold document outside its pool, added." in capsys.readouterr().out
+
+
+def test_inspect_the_bundled_data(capsys):
+    assert status("inspect", "flags", "--split", "test", "--samples", 0) == 0
+    assert "239" in capsys.readouterr().out
+
+
+def test_validate_is_silent_about_good_data_and_fails_on_bad(tmp_path, capsys):
+    folder = write_webqa(tmp_path, records())
+    assert status("validate", f"webqa:{folder}") == 0
+    assert "images opened: 3" in capsys.readouterr().out
+    webqa.open_archive.cache_clear()
+    images = {RED: picture(), BLUE: b"no image", GREEN: picture()}
+    write_webqa(tmp_path, [*records(), webqa_record("bad", Q="")], images)
+    assert status("validate", f"webqa:{folder}", "--limit", 20) == 1
+    out = capsys.readouterr().out
+    assert f"image {BLUE} cannot be read" in out
+    assert "Guid bad" in out
+    assert "1 × broken image" in out
+
+
+def test_validate_a_users_own_data(tmp_path, capsys):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"id": "d", "kind": "text", "text": "x"}\n{"question": "?", "relevant": ["d"]}\n')
+    assert status("validate", f"jsonl:{path}") == 0
+    path.write_text(path.read_text() + '{"question": "?", "relevant": ["e"]}\n')
+    assert status("validate", f"jsonl:{path}") == 1
+    assert "own.jsonl, line 3: there is no document with the id 'e'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("squad", "Unknown data set 'squad'. Available: flags (bundled), webqa:DIR"),
+        ("webqa", "needs a path: webqa:DIR"),
+        ("jsonl:", "needs a path: jsonl:FILE"),
+        ("webqa:/no/such", "/no/such is no folder"),
+        ("jsonl:/no/such", "/no/such is no file"),
+        ("flags:x", "takes no path"),
+    ],
+)
+def test_what_is_no_data_set_is_named(spec, message, capsys):
+    assert status("inspect", spec) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_splits_limits_and_empty_folders_are_named(tmp_path, capsys):
+    assert status("inspect", "flags", "--split", "tset") == 1
+    assert "Unknown split 'tset'" in capsys.readouterr().err
+    assert status("validate", "flags", "--limit", 0) == 1
+    assert "The limit is 0" in capsys.readouterr().err
+    assert status("inspect", f"webqa:{tmp_path}") == 1
+    assert "holds no question" in capsys.readouterr().err
+
+
+def test_subset_is_a_small_webqa_with_the_images_that_it_needs(tmp_path, capsys):
+    extra = 30_000_009
+    images = {
+        number: picture(color) for number, color in ((RED, "red"), (BLUE, "blue"), (GREEN, "green"), (extra, "pink"))
+    }
+    whole = [*records(20, 10), webqa_record("pink", img_posFacts=[image_fact(extra)])]
+    folder = write_webqa(tmp_path / "all", whole, images)
+    out = tmp_path / "mini"
+    assert status("subset", f"webqa:{folder}", "--questions", 6, "--out", out, "--seed", 1) == 0
+    chosen = json.loads((out / "WebQA_train_val.json").read_text())
+    assert len(chosen) == 6
+    assert all(chosen[guid] == next(r for r in whole if r["Guid"] == guid) for guid in chosen)
+    if "pink" not in chosen:
+        assert webqa.Archive(out).missing(extra) == "the archive is a subset without this image"
+        assert len((out / "imgs.tsv").read_bytes().splitlines()) == 3
+    assert len((out / "imgs.lineidx").read_text().split()) == len((folder / "imgs.lineidx").read_text().split())
+    originals = {e.id: e for split in ("train", "dev") for e in load_examples(f"webqa:{folder}", split)}
+    examples = [e for split in ("train", "dev") for e in load_examples(f"webqa:{out}", split)]
+    assert len(examples) == 6
+    for example in examples:
+        for document, original in zip(example.documents, originals[example.id].documents, strict=True):
+            assert document.id == original.id
+            if document.kind == "image":
+                assert document.load_image().tobytes() == original.load_image().tobytes()
+    assert f"webqa:{out}" in capsys.readouterr().out
+
+
+def test_the_same_seed_draws_the_same_questions(tmp_path):
+    spec = f"webqa:{write_webqa(tmp_path / 'all', records(40, 10))}"
+    drawn = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert status("subset", spec, "--questions", 10, "--out", tmp_path / name, "--seed", seed) == 0
+        drawn.append((tmp_path / name / "WebQA_train_val.json").read_bytes())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_subset_refuses_what_it_cannot_do(tmp_path, capsys):
+    folder = write_webqa(tmp_path / "all", records())
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("x")
+    for arguments, message in (
+        (["flags", "--questions", 1, "--out", tmp_path / "o"], "webqa:DIR alone"),
+        ([f"webqa:{folder}", "--questions", 99, "--out", tmp_path / "o"], "holds 16 labelled questions"),
+        ([f"webqa:{folder}", "--questions", 0, "--out", tmp_path / "o"], "at least 1"),
+        ([f"webqa:{folder}", "--questions", 1, "--out", tmp_path / "full"], "is not empty"),
+    ):
+        assert status("subset", *arguments) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_subset_with_a_missing_image_stops_or_counts(tmp_path, capsys):
+    folder = write_webqa(tmp_path / "all", [webqa_record("q", img_negFacts=[image_fact(30_000_400)])])
+    spec = f"webqa:{folder}"
+    assert status("subset", spec, "--questions", 1, "--out", tmp_path / "a") == 1
+    assert "image 30000400" in capsys.readouterr().err
+    assert status("subset", spec, "--questions", 1, "--out", tmp_path / "b", "--skip_broken") == 0
+    assert "1 × missing image" in capsys.readouterr().out
+
+
+def test_usage(capsys):
+    assert status() == 2
+    assert status("--help") == 0
+    assert "subset" in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert "metrics" in capsys.readouterr().out

@@ -1,0 +1,169 @@
+"""The page's HTML: all text is escaped, whatever it is, and every step of a question can be shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html.parser import HTMLParser
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lite.demo import view
+from lite.demo.page import Page, portable
+from lite.schema import Document, Trace
+from lite.stages.answer import BASE, FULL, Listing, trace
+
+PARTS = (view.steps, view.answer, view.chain, view.ranking, view.cards, view.details)
+SAID = "<think>[2] helps: B. [1] does not help. [9] is no document.</think>\n<rank>[2]</rank>\n<answer>B</answer>"
+HOSTILE = st.text() | st.sampled_from(
+    ["<script>x</script>", "<img src=x onerror=x>", "' onclick='x", '" onclick="x', "</p>", "&lt;", "[1] [2]"]
+)
+
+
+class Elements(HTMLParser):
+    """Names, attributes and text of an HTML fragment; nothing but `VOID` may be left open."""
+
+    VOID = ("img",)
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.names: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, name, attributes):
+        self.names.append(name)
+        self.attributes += attributes
+        if name not in self.VOID:
+            self.open.append(name)
+
+    def handle_endtag(self, name):
+        assert self.open.pop() == name
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def page_of(said: str = SAID, text: str = "A text.", title: str = "Title", question: str = "Q?") -> Page:
+    """A finished page over four documents, of which stage 1 kept two."""
+    documents = tuple(Document(f"d{i}", "text", f"{title} {i}", f"{text} {i}") for i in range(4))
+    scores = {"d0": 0.1, "d1": 0.9, "d2": 0.4, "d3": 0.8}
+    listing = Listing(question, (documents[3], documents[1]), (2, 1))
+    outcome = trace(listing, said, documents, list(scores.values()), [documents[2]], {"stage 1": 1.0, "stage 2": 2.0})
+    return Page(
+        "t", question, "from here", documents, {}, scores, 0.3, 2, ("d1", "d3"), ("d3", "d1"),
+        reasoning=outcome.reasoning, trace=outcome, first=outcome, step="done",
+    )  # fmt: skip
+
+
+def text_of(html: str) -> str:
+    return Elements(html).text
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a shared machine can be very slow
+@given(said=HOSTILE, text=HOSTILE, title=HOSTILE, question=HOSTILE, message=HOSTILE)
+def test_no_text_becomes_an_element_or_an_attribute(said, text, title, question, message) -> None:
+    plain = page_of("x").trace
+    for completion in (said, f"<think>{said}</think>\n<rank>[1]</rank>\n<answer>{said}.</answer>"):
+        page = replace(page_of(completion, text, title, question), message=message, source=message)
+        changed = replace(page, first=replace(page.trace, answer="other", retrieved=(*page.trace.retrieved[1:],)))
+        for shown in (page, changed, replace(page, off=frozenset({"d1"}))):
+            outcomes = {BASE: None, FULL: shown.trace}
+            for html in (*(part(shown) for part in PARTS), view.comparison(shown, outcomes)):
+                found = Elements(html)
+                assert not {"script", "iframe", "style", "object"} & set(found.names)
+                assert not [name for name, _ in found.attributes if name.startswith("on")]
+                assert found.names.count("img") == 0
+    assert plain.failure
+
+
+def test_the_text_is_there_as_it_was() -> None:
+    page = page_of(text="<b>bold</b> & more", title="<i>T</i>", question="Is 1 < 2?")
+    assert "<b>bold</b> & more 1" in text_of(view.cards(page))
+    assert "<i>T</i> 1" in text_of(view.ranking(page))
+    assert "Is 1 < 2?" in text_of(view.answer(page))
+
+
+def test_every_document_says_what_became_of_it() -> None:
+    page = page_of()
+    html = {place: view.card(page, document, place) for place, document in enumerate(page.documents)}
+    assert "below threshold" in text_of(html[0])
+    assert "the answer rests on it" in text_of(html[1])
+    assert "over the budget" in text_of(html[2])
+    assert text_of(html[3]).endswith("kept")
+    assert "[2]" in text_of(html[1])
+    assert "switched off" in text_of(view.card(replace(page, off=frozenset({"d0"})), page.documents[0], 0))
+
+
+def test_a_bar_has_the_score_and_the_threshold_on_it() -> None:
+    found = Elements(view.bar(0.25, 0.02))
+    assert ("aria-valuenow", "0.25") in found.attributes
+    assert ("style", "width:25.0%") in found.attributes
+    assert ("style", "left:2.0%") in found.attributes
+    assert view.bar(None, 0.5) == ""
+
+
+def test_a_small_score_does_not_read_as_none_beside_a_small_threshold() -> None:
+    assert text_of(view.bar(0.0031, 0.0008)) == "0.0031"
+
+
+def test_citations_lead_to_cards_and_others_are_text() -> None:
+    found = Elements(view.chain(page_of()))
+    assert [value for name, value in found.attributes if name == "data-card"] == ["1", "3"]
+    assert found.text == "[2] helps: B. [1] does not help. [9] is no document."
+
+
+def test_the_ranking_tells_each_document_s_way() -> None:
+    labels = [
+        value
+        for name, value in Elements(view.ranking(page_of())).attributes
+        if name == "aria-label" and "place" in value
+    ]
+    assert labels == [
+        "place 2 in retrieval, 1 after stage 1, 1 after stage 2",
+        "place 4 in retrieval, 2 after stage 1, 2 after stage 2",
+    ]
+
+
+def test_what_changed_is_marked_and_what_did_not_is_said() -> None:
+    page = page_of()
+    assert view.difference(page) == ""
+    left = replace(page.trace, retrieved=("d0", "d2", "d3"), answer="b.", cited=("d3",), ranking=("d3",), kept=("d3",))
+    same = replace(page, trace=left)
+    assert "stays the same without Title 1" in text_of(view.answer(same))
+    other = replace(page, trace=replace(left, answer="C"))
+    assert "Changed without Title 1. Before: B" in text_of(view.answer(other))
+    assert "was 2" in text_of(view.ranking(other))
+    assert "Title 1 was 1" in text_of(view.ranking(other))
+
+
+def test_malformed_and_unknown_are_shown_as_what_they_are() -> None:
+    malformed = view.answer(page_of("<think>no end"))
+    assert "malformed output: unclosed <think>" in " ".join(text_of(malformed).split()) or "no <rank>" in text_of(
+        malformed
+    )
+    assert "<think>no end" in text_of(malformed)
+    unknown = view.answer(page_of("<think>[1]</think><rank>none</rank><answer>not in the documents</answer>"))
+    assert "not in the documents" in text_of(unknown)
+    assert "message bad" not in unknown
+
+
+def test_the_trace_to_take_home_names_no_file() -> None:
+    page = page_of()
+    documents = tuple(document | {"image": "/home/me/a.png"} for document in page.trace.documents)
+    assert "/home/me" not in portable(replace(page.trace, documents=documents)).to_json()
+    assert Trace.from_json(portable(page.trace).to_json()) == page.trace
+
+
+def test_every_step_on_the_way_can_be_shown() -> None:
+    done = page_of()
+    for step in ("idle", "retrieve", "filter", "rank", "stopped"):
+        page = replace(done, step=step, trace=None, first=None, reasoning="[1] and [")
+        for part in PARTS:
+            Elements(part(page))
+        for part in PARTS:
+            Elements(part(replace(page, documents=(), scores={}, kept=(), shown=(), reasoning="")))
