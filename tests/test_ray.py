@@ -21,7 +21,9 @@ from lite.cli import main as cli
 from lite.data.sources import load_examples
 from lite.evaluate import on_ray
 from lite.evaluate.stage2 import read_predictions
+from lite.library.on_ray import FILES
 from lite.library.store import Library
+from lite.ray import connected
 from lite.schema import Example, Trace
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +34,7 @@ WORKER = "ray::MapWorker"  # what Ray calls the process of an actor of Ray Data
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """One for all tests of this file: starting it takes longer than most of them."""
-    with on_ray.connected(num_cpus=2):
+    with connected(num_cpus=2):
         yield
 
 
@@ -179,7 +181,7 @@ def papers(tmp_path: Path) -> Path:
     """Files for four tasks, one of them damaged."""
     folder = tmp_path / "papers"
     folder.mkdir()
-    for number in range(3 * on_ray.FILES + 5):
+    for number in range(3 * FILES + 5):
         (folder / f"note{number:03d}.md").write_text(f"# Pump {number}\n\nIt needs {number} bar.\n\n# Valve\n\nRed.")
     (folder / "broken.pdf").write_bytes(b"%PDF-1.4 no")
     return folder
@@ -201,7 +203,7 @@ def test_index_on_two_workers_holds_what_one_process_indexes(
         assert index(papers, tmp_path / name, "--embedding", static_model, "--engine", engine, "--workers", "2") == 0
         assert "1 left out" in capsys.readouterr().out
     alone, together = contents(tmp_path / "alone"), contents(tmp_path / "together")
-    assert len(alone) == 2 * (3 * on_ray.FILES + 5)
+    assert len(alone) == 2 * (3 * FILES + 5)
     assert [row.pop("vector") for row in together] == [pytest.approx(row.pop("vector"), abs=1e-6) for row in alone]
     assert together == alone
     (papers / "note000.md").write_text("# Pump\n\nIt needs none.")
@@ -233,7 +235,7 @@ def test_library_in_a_bucket_is_read_while_it_is_written(papers: Path, bucket: s
         reader.join()
     assert seen == sorted(seen)
     assert all(count % 2 == 0 for count in seen)  # two documents a file: never half of one
-    assert len(Library.open(bucket)) == 2 * (3 * on_ray.FILES + 5)
+    assert len(Library.open(bucket)) == 2 * (3 * FILES + 5)
     assert Library.open(bucket).search("needs 7 bar", 1)[0].document.id == "papers/note007.md#part=1"
 
 
@@ -248,15 +250,15 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_nothing_of_it_is_imported_unless_asked_for() -> None:
-    modules = "cli, train_stage2, evaluate_command, library, rag, export, ask_command, on_ray, vllm_engine"
-    assert loaded_by(f"from lite import {modules}") == set()
+    modules = "cli.main cli.ask train.stage2 train.export evaluate.run evaluate.on_ray library.store rag".split()
+    assert loaded_by("import " + ", ".join(f"lite.{module}" for module in modules)) == set()
 
 
 @pytest.mark.parametrize("engine", ["ray", "ray+vllm", "vllm"])
 def test_an_absent_extra_is_named(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("lite.evaluate.on_ray.find_spec", lambda name: None)
+    monkeypatch.setattr("lite.ray.find_spec", lambda name: None)
     monkeypatch.setattr("lite.evaluate.vllm.find_spec", lambda name: None)
     monkeypatch.setattr("lite.evaluate.vllm.exported_cards", lambda stage1, exported: ({}, {}))
     exported = str(ROOT / "lite/tiny/adapters/stage2")

@@ -73,7 +73,7 @@ def index(arguments: list[str]) -> int:
     library = Library.open(options.library or DEFAULT_LIBRARY, create=True, embedding=options.embedding)
     read = {}
     if options.engine == "ray":
-        from lite.evaluate.on_ray import read_on_ray
+        from lite.library.on_ray import read_on_ray
 
         root = options.folder.resolve()
         read["read"] = partial(read_on_ray, root=root, embedding=library.embedding, workers=options.workers)

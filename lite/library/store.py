@@ -163,7 +163,7 @@ class Library:
             ocr: Whether to read the text in images and scans; None: where the extra `ocr` is installed.
             limits: What a file may cost.
             progress: Called with files done, files in all and documents written.
-            read: What reads files: this machine, or the workers of `lite.evaluate.on_ray.read_on_ray`.
+            read: What reads files: this machine, or the workers of `lite.library.on_ray.read_on_ray`.
             forget: Also where all files that the library knows of this folder are gone.
 
         Raises:
