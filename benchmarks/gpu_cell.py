@@ -65,7 +65,7 @@ class Cell:
         from phases import CudaMemory, Phases, TensorMemory
         from random_qwen import TINY_SHAPE
 
-        from lite.models.loading import ModelConfig
+        from lite.config.model import ModelConfig
         from lite.models.memory import shape_of
 
         self.arguments = arguments
@@ -149,8 +149,9 @@ class Cell:
 
     def stacked(self, base):
         """(model, adapters of the KL reference) as `lite.train.stage1` and `lite.train.stage2` build them."""
-        from lite.models.adapters import STAGE1, STAGE2, activate, add_adapter
+        from lite.models.adapters import activate, add_adapter
         from lite.models.loading import lora_config
+        from lite.runs import STAGE1, STAGE2
 
         model = add_adapter(base, lora_config(self.model_config), STAGE1)
         if self.arguments.stage == 1:

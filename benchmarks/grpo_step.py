@@ -37,7 +37,8 @@ from rich.table import Table
 from transformers import AutoConfig, AutoProcessor, Qwen3VLForConditionalGeneration
 from trl import GRPOConfig, GRPOTrainer
 
-from lite.models.loading import LANGUAGE_LAYERS, TINY, vision_tokens
+from lite.models.loading import LANGUAGE_LAYERS, vision_tokens
+from lite.runs import TINY
 from lite.train.trainer import StageConfig, StageTrainer
 
 matplotlib.use("Agg")

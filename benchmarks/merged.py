@@ -26,10 +26,12 @@ from rich.console import Console
 from rich.table import Table
 from transformers import GenerationConfig
 
+from lite.config.model import ModelConfig
 from lite.data import flags
 from lite.models import adapters, shared_prompt
-from lite.models.adapters import STAGE1, STAGE2, active, load_stack, merged
-from lite.models.loading import SHIPPED, ModelConfig, load_model, vision_tokens
+from lite.models.adapters import active, load_stack, merged
+from lite.models.loading import load_model, vision_tokens
+from lite.runs import SHIPPED, STAGE1, STAGE2
 from lite.stages.answer import Listing, say
 from lite.stages.filter import encode, score
 from lite.stages.prompts import stage2_prompt

@@ -14,10 +14,12 @@ import matplotlib
 import numpy as np
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
+from lite.config.model import ModelConfig
 from lite.data import flags
 from lite.data.pools import Corpus, hard_pool
-from lite.models.adapters import load_adapter, read_card
-from lite.models.loading import ModelConfig, load_model
+from lite.models.adapters import load_adapter
+from lite.models.loading import load_model
+from lite.runs import read_card
 from lite.stages.filter import score
 
 matplotlib.use("Agg")

@@ -23,8 +23,9 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 
-from lite.models.loading import NOT_QUANTISED, TINY
+from lite.models.loading import NOT_QUANTISED
 from lite.models.memory import Shape
+from lite.runs import TINY
 
 # Source, with lite.models.memory.PUBLISHED, of every value: config.json of Qwen/Qwen3-VL-{2B,4B,8B}-Instruct.
 DEEPSTACK = {24: [5, 11, 17], 27: [8, 16, 24]}  # by the vision tower's depth

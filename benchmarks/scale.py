@@ -28,13 +28,14 @@ from readme import write_section
 from rich.console import Console
 from transformers import AutoProcessor
 
+from lite.config.model import ModelConfig
 from lite.data.sources import load_examples
 from lite.evaluate.engine import transformers_engine
 from lite.evaluate.on_ray import answer_on_ray
 from lite.library.on_ray import read_on_ray
 from lite.library.store import Library
-from lite.models.loading import SHIPPED, TINY, ModelConfig
 from lite.ray import connected
+from lite.runs import SHIPPED, TINY
 from lite.schema import Example
 from lite.stages.prompts import stage1_prompt
 from lite.train.stage1 import prompt_lengths

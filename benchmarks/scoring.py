@@ -27,9 +27,10 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
+from lite.config.model import ModelConfig
 from lite.data import flags
 from lite.data.pools import Corpus, hard_pool
-from lite.models.loading import ModelConfig, load_model
+from lite.models.loading import load_model
 from lite.schema import Document
 from lite.stages.filter import answer_tokens, encode, evaluating, score
 from lite.stages.prompts import stage1_prompt

@@ -15,7 +15,7 @@ from pathlib import Path
 from playwright.sync_api import expect, sync_playwright
 
 from lite.demo.server import start
-from lite.models.loading import SHIPPED
+from lite.runs import SHIPPED
 
 OUT = Path(__file__).parent / "results" / "demo.png"
 SIZE = {"width": 1280, "height": 1000}

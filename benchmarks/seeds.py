@@ -17,7 +17,7 @@ import yaml
 from readme import write_section
 
 from lite.cli import main as cli
-from lite.train.callbacks import read_metrics
+from lite.runs import read_metrics
 from lite.train.stage1 import check_settings
 
 ROOT = Path(__file__).parent.parent

@@ -17,9 +17,11 @@ import numpy as np
 from peft import PeftModel
 from transformers import ProcessorMixin
 
+from lite.config.model import ModelConfig
 from lite.metrics.answers import normalise
-from lite.models.adapters import STAGE1, activate, active, find_adapters, load_stack, read_card, tuned_card
-from lite.models.loading import ModelConfig, load_model
+from lite.models.adapters import activate, active, load_stack
+from lite.models.loading import load_model
+from lite.runs import STAGE1, find_adapters, read_card, tuned_card
 from lite.schema import Document, LiteError, Trace
 from lite.stages.answer import (
     BASE,

@@ -15,8 +15,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from lite.models.adapters import STAGE1, STAGE2, add_adapter, base_fingerprint, read_card, save_adapter
-from lite.models.loading import TINY, ModelConfig, load_model, lora_config
+from lite.config.model import ModelConfig
+from lite.models.adapters import add_adapter, base_fingerprint, save_adapter
+from lite.models.loading import load_model, lora_config
+from lite.runs import STAGE1, STAGE2, TINY, read_card
 
 if TYPE_CHECKING:
     from lite.rag import Rag

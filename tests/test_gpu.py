@@ -16,9 +16,11 @@ from datasets import Dataset
 from PIL import Image
 from transformers import GenerationConfig
 
+from lite.config.model import ModelConfig
 from lite.models import shared_prompt
-from lite.models.adapters import STAGE1, STAGE2, activate, add_adapter, base_fingerprint, load_adapter, save_adapter
-from lite.models.loading import ModelConfig, load_model, lora_config, vision_tokens
+from lite.models.adapters import activate, add_adapter, base_fingerprint, load_adapter, save_adapter
+from lite.models.loading import load_model, lora_config, vision_tokens
+from lite.runs import STAGE1, STAGE2
 from lite.schema import Document
 from lite.stages.filter import answer_tokens, encode, evaluating, score
 from lite.stages.prompts import stage1_prompt

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lite.models.adapters import STAGE1, activate
+from lite.models.adapters import activate
 from lite.rag import Rag, chain_so_far
+from lite.runs import STAGE1
 from lite.schema import Document, LiteError, Trace
 from lite.stages.answer import BASE, STAGE1_BASE, Listing, say, say_streaming, trace, without
 from lite.stages.prompts import UNKNOWN, stage2_prompt

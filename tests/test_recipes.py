@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,8 @@ class Copy:
         self.gpu(None)
         environment = "mkdir -p .venv/bin; cp {bin}/lite {bin}/python .venv/bin"
         executable(self.bin / "lite", 'echo "lite $*"')
-        executable(self.bin / "python", 'echo "python $*"')
+        own = f'PYTHONPATH={ROOT} exec {sys.executable} "$@"'  # what the recipes ask the package itself
+        executable(self.bin / "python", f'case "$*" in "-m lite."*) {own} ;; *) echo "python $*" ;; esac')
         executable(
             self.bin / "uv",
             f'echo "$*" >> {self.calls}\nif [ "$1" = venv ]; then {environment.format(bin=self.bin)}; fi',

@@ -14,8 +14,10 @@ from PIL import Image
 from transformers import TrainerCallback
 
 from lite.config.launch import first_to_fail
-from lite.models.adapters import STAGE1, STAGE2, activate, add_adapter
-from lite.models.loading import ModelConfig, load_model, lora_config, vision_tokens
+from lite.config.model import ModelConfig
+from lite.models.adapters import activate, add_adapter
+from lite.models.loading import load_model, lora_config, vision_tokens
+from lite.runs import STAGE1, STAGE2
 from lite.train.trainer import StageConfig, StageTrainer
 
 GROUP, PROMPTS, ROWS = 4, 4, 20  # prompts of a step, rows of the data

@@ -191,8 +191,8 @@ def ask(arguments: list[str]) -> int:
     with progress.status("Loading the model …"):
         from transformers.utils import logging as transformers_logging
 
-        from lite.models.adapters import trained_profile
         from lite.rag import Rag
+        from lite.runs import trained_profile
 
         transformers_logging.disable_progress_bar()
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from trl import GRPOConfig, TrlParser
 
 from lite.config.launch import check_launch
-from lite.models.loading import ModelConfig
+from lite.config.model import ModelConfig
 from lite.schema import LiteError
 
 # The fields of TRL that a recipe sets; all others are listed by --help_all.

@@ -12,7 +12,7 @@ from pathlib import Path
 import gradio as gr
 import pandas as pd
 
-from lite.train.callbacks import read_metrics
+from lite.runs import read_metrics
 
 logger = logging.getLogger(__name__)
 

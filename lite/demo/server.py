@@ -67,7 +67,7 @@ def demo(arguments: list[str]) -> int:
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="lite-demo-") as folder:
         with console.status("Loading the model …"):
-            from lite.models.adapters import trained_profile  # takes long: it imports torch
+            from lite.runs import trained_profile  # takes long: it imports torch
 
             library = options.library or (DEFAULT_LIBRARY if Path(DEFAULT_LIBRARY).is_dir() else None)
             account = (user, password) if options.auth else None
@@ -159,8 +159,7 @@ def _address(host: str, port: int) -> Iterator[None]:
 
 def adapters_in_words(profile: str) -> str:
     """Where the adapters come from, without a path of this machine."""
-    from lite.models.adapters import find_adapters
-    from lite.models.loading import SHIPPED
+    from lite.runs import SHIPPED, find_adapters
 
     folder = find_adapters(profile)[1]
     return "shipped with lite" if folder.is_relative_to(SHIPPED) else f"your run “{Path(profile).name}”"

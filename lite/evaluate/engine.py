@@ -8,9 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lite.config.model import ModelConfig
 from lite.evaluate.stage2 import Budget, answer_examples, stage1_scores
-from lite.models.adapters import active, load_stack, read_card, tuned_card
-from lite.models.loading import ModelConfig, load_model
+from lite.models.adapters import active, load_stack
+from lite.models.loading import load_model
+from lite.runs import read_card, tuned_card
 from lite.schema import Example, Trace
 from lite.stages.answer import say
 

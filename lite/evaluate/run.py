@@ -16,14 +16,14 @@ import yaml
 from rich.console import Console
 
 from lite.config.launch import processes
+from lite.config.model import ModelConfig
 from lite.data import multimodalqa, webqa
 from lite.data.problems import Problems
 from lite.data.sources import load_examples, parse_spec, split_mix, without_unreadable
 from lite.evaluate.engine import Answer, transformers_engine, usable_cards
 from lite.evaluate.stage1 import reported_on
 from lite.evaluate.stage2 import markdown, predictions_path, read_predictions, report_systems, terminal_table
-from lite.models.adapters import find_adapters, read_card, stage1_of
-from lite.models.loading import ModelConfig
+from lite.runs import find_adapters, read_card, stage1_of
 from lite.schema import Example, LiteError, Trace
 from lite.stages.answer import FULL, STAGE1_BASE
 from lite.train.auto_fit import auto_fit

@@ -21,9 +21,9 @@ from lite.data.problems import Problems
 from lite.data.sources import load_report_examples
 from lite.metrics.ranking import Judged, chance, compare, filter_quality, summarise, tune_filter
 from lite.models.adapters import adapter_hash
+from lite.runs import read_metrics
 from lite.schema import Example
 from lite.stages.filter import score
-from lite.train.callbacks import read_metrics
 
 if TYPE_CHECKING:
     from lite.train.stage1 import Stage1Config

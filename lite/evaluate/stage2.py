@@ -23,11 +23,11 @@ from lite.evaluate.stage1 import plt as plots
 from lite.metrics import bootstrap
 from lite.metrics.answers import answer_figures, answer_score, normalise
 from lite.metrics.ranking import ndcg
-from lite.models.adapters import STAGE1, active
+from lite.models.adapters import active
+from lite.runs import STAGE1, read_metrics
 from lite.schema import Example, LiteError, Trace
 from lite.stages.answer import NOTHING_FOUND, Listing, arrange, select, shown_in, trace, without
 from lite.stages.filter import score
-from lite.train.callbacks import read_metrics
 from lite.train.rewards import set_f1
 
 FIGURES = ("format", "ndcg@5", "recall@1", "recall@3", "recall@5", "source_f1", "exact_match", "f1", "answer")

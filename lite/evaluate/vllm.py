@@ -20,11 +20,12 @@ import torch
 from rich.console import Console
 from transformers import AutoProcessor, ProcessorMixin
 
+from lite.config.model import ModelConfig
 from lite.evaluate.engine import Answer, budget
 from lite.evaluate.stage1 import by_example
 from lite.evaluate.stage2 import answer_examples
-from lite.models.adapters import read_card
-from lite.models.loading import ModelConfig, model_path
+from lite.models.loading import model_path
+from lite.runs import read_card
 from lite.schema import Document, Example, LiteError, Trace
 from lite.stages.answer import Listing
 from lite.stages.filter import answer_tokens

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,106 +15,15 @@ from pathlib import Path
 
 import bitsandbytes as bnb
 import torch
-import yaml
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from lite.models.loading import SHIPPED
+from lite.runs import CARD, STAGE1, STAGE2, read_card, write_card
 from lite.schema import LiteError
 
-logger = logging.getLogger(__name__)
-
-CARD = "lite.json"
-STAGE1, STAGE2 = "stage1", "stage2"
 MERGED_AT_MOST = 2**30  # bytes
-PROFILES = {22000: "qwen3-vl-4b", 11000: "qwen3-vl-2b"}  # by MiB of the GPU, as recipes/profile.sh chooses
-
-# ------------------------------------------------------------------------------------------------------ where they are
-
-
-def find_adapters(
-    profile_or_run: str | Path,
-    stage1: str | Path | None = None,
-    stage2: str | Path | None = None,
-    shipped: bool = False,
-) -> tuple[Path, Path]:
-    """The folders of a stage 2 adapter and of the stage 1 adapter that it is stacked on, as (stage 1, stage 2).
-
-    Args:
-        profile_or_run: A run folder of stage 2, a folder that holds both stages, or a profile: its runs in `runs/`, for
-            `tiny` else the adapters that come with the package.
-        stage1, stage2: Adapter folders that are named; they are taken in place of what is found.
-        shipped: Whether those do for another run that is not there, too.
-
-    Raises:
-        LiteError: There are none, or they are not made to filter and answer together.
-    """
-    given, run = Path(profile_or_run), Path("runs") / profile_or_run
-    places = [given / "adapter", given / STAGE2 / "adapter", run / STAGE2 / "adapter", given / STAGE2]
-    if stage2 is not None:
-        places = [Path(stage2)]
-    elif shipped or str(profile_or_run) == "tiny":
-        places.append(SHIPPED / STAGE2)
-    found = next((place for place in places if (place / CARD).exists() and "active" in read_card(place)), None)
-    if found is None:
-        raise LiteError(
-            f"There is no stage 2 adapter in {stage2}. Give the `adapter` folder of a stage 2 run."
-            if stage2 is not None
-            else f"{profile_or_run} is neither a run folder with a stage 2 adapter, nor a profile with one (that would "
-            f"be {(run / STAGE2 / 'adapter').absolute()}). If it was trained elsewhere, give the path of its run; else "
-            f"train it: PROFILE={given.name} bash recipes/stage2.sh. `tiny` is there always, and knows only flags."
-        )
-    if read_card(found)["stage1_hash"] is None:
-        raise LiteError(
-            f"{found} was trained without stage 1 (adapter_mode: fresh), which asking and evaluating need; its run's "
-            "report.md holds what it reaches alone."
-        )
-    # A recipe names a stage 1 that need not be there yet; what is shipped belongs together.
-    below = stage1_of(found) if stage1 is None or found == SHIPPED / STAGE2 else Path(stage1)
-    if not (below / CARD).exists():
-        raise LiteError(f"{found} is stacked on a stage 1 adapter, and {below} does not exist. Put it there.")
-    return below, found
-
-
-def trained_profile() -> str:
-    """The profile that fits the GPU where it was trained, else `tiny`."""
-    if torch.cuda.is_available():
-        memory = torch.cuda.get_device_properties(0).total_memory / 2**20
-        for wanted, profile in PROFILES.items():
-            try:
-                if memory >= wanted and find_adapters(profile):
-                    return profile
-            except LiteError:
-                logger.warning("%s would fit this GPU but is not trained yet: bash recipes/stage2.sh", profile)
-    return "tiny"
-
-
-def stage1_of(stage2: Path) -> Path:
-    """The stage 1 adapter that the adapter `stage2` is stacked on: the one that its run's settings name, where it is
-    still there, else the one of the stage1 run beside its own."""
-    settings = stage2.parent / "config.yaml"
-    named = (yaml.safe_load(settings.read_text()) or {}).get("stage1_adapter") if settings.exists() else None
-    return Path(named) if named and (Path(named) / CARD).exists() else stage1_beside(stage2)
-
-
-def stage1_beside(stage2: Path) -> Path:
-    """Where stage 1's adapter is by default: `stage1/adapter` for `stage2/adapter`, `stage1` for `stage2`."""
-    return stage2.parent.parent / STAGE1 / "adapter" if stage2.name == "adapter" else stage2.parent / STAGE1
-
-
-def tuned_card(stage1: Path) -> dict:
-    """The card of a stage 1 adapter, with the threshold that its report tuned.
-
-    Raises:
-        LiteError: There is no adapter, or its run was stopped before the report.
-    """
-    card = read_card(stage1)
-    if "threshold" not in card:
-        raise LiteError(f"Stage 1 in {stage1} was stopped before its report: run recipes/stage1.sh again to finish it.")
-    return card
-
 
 # ------------------------------------------------------------------------------------------- what acts and what learns
 
@@ -264,17 +172,6 @@ def save_adapter(model: PeftModel, name: str, folder: Path, card: dict) -> None:
     settings["base_model_name_or_path"] = card["base"]  # for the embedded model PEFT notes a path of this machine
     (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     write_card(folder, card | {"hash": adapter_hash(folder)})
-
-
-def write_card(folder: Path, card: dict) -> None:
-    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
-
-
-def read_card(folder: Path) -> dict:
-    """The card of a saved adapter."""
-    if not (folder / CARD).exists():
-        raise LiteError(f"{folder} holds no adapter of ours ({CARD} is missing). Train one with recipes/stage1.sh.")
-    return json.loads((folder / CARD).read_text())
 
 
 def load_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str) -> PeftModel:

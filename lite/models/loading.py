@@ -7,7 +7,6 @@ bitsandbytes, or through Unsloth where that is asked for.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,12 +18,12 @@ from peft import LoraConfig
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
 
+from lite.config.model import ModelConfig
+from lite.runs import TINY
 from lite.schema import LiteError
 
 logger = logging.getLogger(__name__)
 
-TINY = Path(__file__).parents[1] / "tiny" / "weights"
-SHIPPED = TINY.parent / "adapters"  # trained on the embedded model: what works before any training
 # transformers matches these from the start of a module's full name, so a bare "visual" would quantise model.visual.
 NOT_QUANTISED = r"(.*\.)?(visual|vision_tower|multi_modal_projector|lm_head)(\.|$)"
 # Read in unsloth 2026.10.7: it compiles the model's layers anew, attention included, forces a static cache on
@@ -36,31 +35,6 @@ UNPROVEN = (
     "not been tested on a GPU yet. --backend unsloth tries it."
 )
 LANGUAGE_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-
-
-@dataclass
-class ModelConfig:
-    """Which model, how it is loaded, and the shape of its LoRA adapter. Field names follow TRL's `ModelConfig`."""
-
-    model_name_or_path: str = field(
-        default="tiny", metadata={"help": "Hub id, local folder, or `tiny`: the embedded model that knows only flags."}
-    )
-    backend: str = field(
-        default="auto",
-        metadata={
-            "help": "`transformers`, or `unsloth` (faster kernels; untested with our trainer, needs an NVIDIA GPU). "
-            "`auto` takes what is proven: transformers.",
-            "choices": ["auto", "unsloth", "transformers"],
-        },
-    )
-    load_in_4bit: bool = field(default=True, metadata={"help": "NF4 weights: a quarter of the memory of 16-bit ones."})
-    max_pixels: int | None = field(
-        default=None,
-        metadata={"help": "Pixels per image after resizing. Qwen3-VL spends one token on 32x32 of them."},
-    )
-    lora_r: int = field(default=16, metadata={"help": "Rank of the adapter."})
-    lora_alpha: int = field(default=32, metadata={"help": "Scale of the adapter: updates count lora_alpha / lora_r."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout in the adapter. GRPO wants 0."})
 
 
 def load_model(config: ModelConfig, use_cpu: bool = False) -> tuple[PreTrainedModel, ProcessorMixin]:

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, PretrainedConfig
 
 if TYPE_CHECKING:
-    from lite.models.loading import ModelConfig
+    from lite.config.model import ModelConfig
     from lite.train.trainer import StageConfig
 
 GIB = 2**30

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 import yaml
 from rich.console import Console
 
-from lite.models.loading import ModelConfig, model_path
+from lite.config.model import ModelConfig
+from lite.models.loading import model_path
 from lite.models.memory import PIXELS_PER_TOKEN, USABLE, Shape, card_gib, run_estimate, shape_of
 from lite.schema import LiteError
 

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from lite.runs import read_metrics
+
 logger = logging.getLogger(__name__)
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -136,17 +138,6 @@ def train_to_the_end(trainer: Trainer, **kwargs) -> None:
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, ProgressLine):
                 callback.stop()
-
-
-def read_metrics(path: Path) -> list[dict]:
-    """The rows of a `metrics.jsonl`; a last line that a kill cut short is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            logger.warning("%s: leaving out an incomplete line.", path)
-    return rows
 
 
 def sparkline(values: list[float], width: int = 16) -> str:

@@ -12,8 +12,9 @@ from rich.table import Table
 from transformers import AutoProcessor
 from trl import GRPOConfig
 
+from lite.config.model import ModelConfig
 from lite.config.parse import COMMON_FIELDS
-from lite.models.loading import ModelConfig, model_path
+from lite.models.loading import model_path
 from lite.models.memory import (
     GENERATING,
     PIXELS_PER_TOKEN,

@@ -10,9 +10,11 @@ import torch
 import yaml
 from peft import PeftModel
 
+from lite.config.model import ModelConfig
 from lite.data.sources import split_mix
-from lite.models.adapters import STAGE1, STAGE2, activate, load_stack, read_card, save_adapter, stage1_of
-from lite.models.loading import ModelConfig, load_model, model_path
+from lite.models.adapters import activate, load_stack, save_adapter
+from lite.models.loading import load_model, model_path
+from lite.runs import STAGE1, STAGE2, read_card, stage1_of
 from lite.schema import LiteError
 
 JOINED = "joined"

@@ -25,14 +25,16 @@ from rich.progress import track
 from transformers import ProcessorMixin, set_seed
 
 from lite.config.launch import is_main
+from lite.config.model import ModelConfig
 from lite.data.images import LazyImage
 from lite.data.pools import Pair
 from lite.data.problems import Problems
 from lite.data.sources import is_readable, load_training_pairs
 from lite.evaluate.stage1 import stage1_report
-from lite.models.adapters import STAGE1, base_fingerprint, save_adapter, write_card
-from lite.models.loading import ModelConfig, load_model, lora_config, vision_tokens
+from lite.models.adapters import base_fingerprint, save_adapter
+from lite.models.loading import load_model, lora_config, vision_tokens
 from lite.models.memory import REMEDIES
+from lite.runs import STAGE1, write_card
 from lite.schema import Document, LiteError
 from lite.stages.prompts import NO, YES, stage1_prompt
 from lite.train import rewards

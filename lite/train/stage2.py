@@ -18,6 +18,7 @@ from transformers import ProcessorMixin, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from lite.config.launch import for_processes, is_main, processes
+from lite.config.model import ModelConfig
 from lite.data.pools import Corpus
 from lite.data.problems import Problems
 from lite.data.sources import load_report_examples
@@ -37,8 +38,6 @@ from lite.evaluate.stage2 import (
     terminal_table,
 )
 from lite.models.adapters import (
-    STAGE1,
-    STAGE2,
     activate,
     active,
     add_adapter,
@@ -46,13 +45,10 @@ from lite.models.adapters import (
     copy_weights,
     load_adapter,
     load_weights,
-    read_card,
     save_adapter,
-    stage1_beside,
-    tuned_card,
-    write_card,
 )
-from lite.models.loading import ModelConfig, load_model, lora_config, model_path, vision_tokens
+from lite.models.loading import load_model, lora_config, model_path, vision_tokens
+from lite.runs import STAGE1, STAGE2, read_card, stage1_beside, tuned_card, write_card
 from lite.schema import Example, LiteError, Trace, digest
 from lite.stages.answer import BASE, COLD_START, FULL, STAGE1_BASE, Listing, complete, say
 from lite.stages.prompts import caption_prompt, stage2_prompt

@@ -25,7 +25,7 @@ from lite.data.problems import Problems
 from lite.data.sources import load_training_sets, without_unreadable
 from lite.evaluate.stage2 import stage1_scores
 from lite.metrics.answers import normalise
-from lite.models.adapters import read_card
+from lite.runs import read_card
 from lite.schema import Document, Example, LiteError
 from lite.stages.answer import Listing, arrange, select
 from lite.stages.prompts import stage2_prompt

@@ -18,8 +18,9 @@ import readme
 import torch
 from phases import CudaMemory, Phases, TensorMemory
 
+from lite.config.model import ModelConfig
 from lite.models import loading as models
-from lite.models.loading import ModelConfig, load_model
+from lite.models.loading import load_model
 from lite.models.memory import Shape, _from_config, shape_of
 from lite.train.trainer import StageTrainer
 

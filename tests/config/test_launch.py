@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 
 from lite.cli import main as cli
 from lite.config.launch import for_processes, share_of_batch
-from lite.models.adapters import read_card
-from lite.train.callbacks import read_metrics
+from lite.runs import read_card, read_metrics
 from lite.train.stage2 import Stage2Config
 from lite.train.stage2_rows import draw_pools
 from lite.train.trainer import StageConfig

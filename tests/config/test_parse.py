@@ -10,8 +10,8 @@ from accelerate.state import AcceleratorState
 from trl import GRPOConfig
 
 from lite.cli.main import main
+from lite.config.model import ModelConfig
 from lite.config.parse import parse
-from lite.models.loading import ModelConfig
 from lite.schema import LiteError
 from lite.train.stage1 import Stage1Config
 from lite.train.stage2 import Stage2Config

@@ -28,8 +28,8 @@ from run_folders import make_runs
 import lite.rag
 from lite.demo.app import MINE, bundled
 from lite.demo.server import start
-from lite.models.loading import SHIPPED
 from lite.rag import RETRIEVED, Rag
+from lite.runs import SHIPPED
 from lite.schema import Trace
 
 WAIT = 120_000  # ms; a shared machine can be very slow

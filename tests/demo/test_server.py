@@ -20,8 +20,8 @@ from lite.demo import app as demo
 from lite.demo import server as demo_command
 from lite.demo import uploads as demo_uploads
 from lite.demo.uploads import Uploads, read
-from lite.models.loading import SHIPPED
 from lite.rag import RETRIEVED, Rag
+from lite.runs import SHIPPED
 from lite.schema import Document, LiteError
 
 ROOT = Path(__file__).parents[2]

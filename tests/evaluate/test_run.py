@@ -23,8 +23,8 @@ from official_files import (
 from rich.console import Console
 
 from lite.cli import main as cli
+from lite.config.model import ModelConfig
 from lite.evaluate.run import ABLATIONS, EvaluateConfig, ablate, ablation_runs, adapters_of, variant
-from lite.models.loading import ModelConfig
 from lite.schema import LiteError
 from lite.train.auto_fit import auto_fit
 from lite.train.stage1 import resolved_settings

@@ -17,10 +17,12 @@ from peft import PeftModel
 from rich.console import Console
 
 from lite.cli import main as cli
+from lite.config.model import ModelConfig
 from lite.data.sources import load_examples
 from lite.evaluate.engine import transformers_engine
 from lite.evaluate.vllm import answer_with, engine_arguments, exported_cards, vllm_engine
-from lite.models.loading import SHIPPED, ModelConfig, load_model
+from lite.models.loading import load_model
+from lite.runs import SHIPPED
 from lite.schema import LiteError
 from lite.train.export import export
 

@@ -22,7 +22,7 @@ from lite.cli import main as cli
 from lite.library.images import open_image
 from lite.library.readers import Limits
 from lite.library.store import VECTORS, Library
-from lite.models.loading import TINY
+from lite.runs import TINY
 from lite.schema import LiteError
 
 PARTS = 3  # documents of each file that `many_files` makes

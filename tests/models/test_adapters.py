@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import bitsandbytes as bnb
 import pytest
@@ -18,26 +17,21 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 from trl import GRPOTrainer
 
+from lite.config.model import ModelConfig
 from lite.models.adapters import (
-    STAGE1,
-    STAGE2,
     activate,
     active,
     adapter_hash,
     add_adapter,
     base_fingerprint,
     copy_weights,
-    find_adapters,
     load_stack,
     load_weights,
     merged,
-    read_card,
     save_adapter,
-    stage1_of,
-    trained_profile,
-    write_card,
 )
-from lite.models.loading import NOT_QUANTISED, SHIPPED, ModelConfig, load_model, lora_config, vision_tokens
+from lite.models.loading import NOT_QUANTISED, load_model, lora_config, vision_tokens
+from lite.runs import SHIPPED, STAGE1, STAGE2, find_adapters, read_card, stage1_of, trained_profile, write_card
 from lite.schema import LiteError
 from lite.train.trainer import StageConfig, StageTrainer
 
@@ -342,10 +336,10 @@ def test_without_a_gpu_and_a_run_the_embedded_model_answers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert trained_profile() == "tiny"
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: SimpleNamespace(total_memory=24 << 30))
+    monkeypatch.setattr("lite.runs.gpu_mebibytes", lambda: None)
+    assert trained_profile() == "tiny"
+    monkeypatch.setattr("lite.runs.gpu_mebibytes", lambda: 24564)
     assert trained_profile() == "tiny"  # nothing was trained
     assert "qwen3-vl-4b would fit" in caplog.text
 

@@ -13,7 +13,9 @@ import torch
 from peft import get_peft_model
 from PIL import Image
 
-from lite.models.loading import TINY, ModelConfig, choose_backend, load_model, lora_config
+from lite.config.model import ModelConfig
+from lite.models.loading import choose_backend, load_model, lora_config
+from lite.runs import TINY
 from lite.schema import Document, LiteError
 from lite.stages.filter import encode
 from lite.stages.prompts import stage1_prompt

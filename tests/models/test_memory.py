@@ -9,8 +9,9 @@ from bitsandbytes.functional import quantize_4bit
 from peft import get_peft_model
 from transformers import BertConfig, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from lite.config.model import ModelConfig
 from lite.config.parse import parse
-from lite.models.loading import ModelConfig, lora_config
+from lite.models.loading import lora_config
 from lite.models.memory import GIB, HALF, NF4_BYTES, USABLE, Shape, estimate, run_estimate, shape_of
 from lite.train.stage1 import Stage1Config
 from lite.train.stage2 import Stage2Config

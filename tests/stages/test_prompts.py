@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from lite.data import flags
-from lite.models.loading import TINY
+from lite.runs import TINY
 from lite.schema import Document
 from lite.stages.prompts import (
     DISMISSAL,

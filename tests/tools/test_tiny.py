@@ -14,8 +14,10 @@ import pytest
 import torch
 from bitsandbytes import functional as nf4
 
+from lite.config.model import ModelConfig
 from lite.data.flags import country, load_corpus, load_examples
-from lite.models.loading import TINY, ModelConfig, load_model
+from lite.models.loading import load_model
+from lite.runs import TINY
 from lite.stages.prompts import DISMISSAL, NO, UNKNOWN, YES, parse_stage1, parse_stage2
 from lite.tiny import build as tiny_build
 from lite.train.rewards import discussion

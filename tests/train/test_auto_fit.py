@@ -11,8 +11,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from lite.config.model import ModelConfig
 from lite.config.parse import parse
-from lite.models.loading import ModelConfig
 from lite.models.memory import USABLE, run_estimate, shape_of
 from lite.schema import LiteError
 from lite.train import auto_fit as module

@@ -20,16 +20,16 @@ from PIL import Image
 from rich.console import Console
 
 from lite.cli import main as cli
+from lite.config.model import ModelConfig
 from lite.data import flags
 from lite.data.pools import Pair
 from lite.models import shared_prompt
-from lite.models.adapters import read_card
-from lite.models.loading import ModelConfig, load_model
+from lite.models.loading import load_model
+from lite.runs import read_card, read_metrics
 from lite.schema import Document, Example, LiteError
 from lite.stages.filter import encode
 from lite.stages.prompts import stage1_prompt
 from lite.train import stage1 as train_module
-from lite.train.callbacks import read_metrics
 from lite.train.stage1 import check_images, claim_folder, drop_long, pair_prompts, prompt_lengths
 
 QUICK = [

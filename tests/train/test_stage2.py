@@ -21,15 +21,16 @@ from peft import PeftModel, get_peft_model
 from rich.console import Console
 
 from lite.cli import main as cli
+from lite.config.model import ModelConfig
 from lite.config.parse import parse
 from lite.evaluate.run import EvaluateConfig, ablate
 from lite.evaluate.stage2 import predictions_path, read_predictions
-from lite.models.adapters import STAGE1, STAGE2, activate, load_stack, read_card
-from lite.models.loading import ModelConfig, load_model, lora_config
+from lite.models.adapters import activate, load_stack
+from lite.models.loading import load_model, lora_config
+from lite.runs import STAGE1, STAGE2, read_card, read_metrics
 from lite.schema import Example, LiteError, Trace
 from lite.stages.answer import say
 from lite.stages.prompts import parse_stage2
-from lite.train.callbacks import read_metrics
 from lite.train.stage2 import Stage2Config, caption
 from lite.train.stage2_rows import balance_yes_no, draw_pools, fill, prompt_dataset, unscored_rows
 

@@ -12,8 +12,9 @@ from peft import get_peft_model
 from PIL import Image
 from trl import GRPOTrainer
 
+from lite.config.model import ModelConfig
 from lite.models.adapters import adapter_hash, base_fingerprint, load_adapter, save_adapter
-from lite.models.loading import ModelConfig, load_model, lora_config, vision_tokens
+from lite.models.loading import load_model, lora_config, vision_tokens
 from lite.schema import LiteError
 from lite.train.trainer import StageConfig, StageTrainer, last_checkpoint, release
 

@@ -70,7 +70,9 @@ from safetensors.torch import load_model as load_safetensors
 from safetensors.torch import save_model as save_safetensors
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
-from lite.models.loading import TINY, ModelConfig, load_model
+from lite.config.model import ModelConfig
+from lite.models.loading import load_model
+from lite.runs import TINY
 from lite.schema import LiteError
 from tools.tiny.model import build_model, build_processor
 from tools.tiny.probe import Figure, print_probe, probe, write_probe

@@ -1,0 +1,172 @@
+"""Where a run keeps what: its adapters and their cards, its settings and metrics; and which profile fits a GPU.
+
+runs/<profile>/<stage>/adapter/lite.json
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from lite.schema import LiteError
+
+logger = logging.getLogger(__name__)
+
+TINY = Path(__file__).parent / "tiny" / "weights"
+SHIPPED = TINY.parent / "adapters"  # trained on the embedded model: what works before any training
+CARD = "lite.json"
+STAGE1, STAGE2 = "stage1", "stage2"
+PROFILES = {22000: "qwen3-vl-4b", 11000: "qwen3-vl-2b"}  # by MiB of the GPU, largest first; recipes/profile.sh asks
+
+
+def find_adapters(
+    profile_or_run: str | Path,
+    stage1: str | Path | None = None,
+    stage2: str | Path | None = None,
+    shipped: bool = False,
+) -> tuple[Path, Path]:
+    """The folders of a stage 2 adapter and of the stage 1 adapter that it is stacked on, as (stage 1, stage 2).
+
+    Args:
+        profile_or_run: A run folder of stage 2, a folder that holds both stages, or a profile: its runs in `runs/`, for
+            `tiny` else the adapters that come with the package.
+        stage1, stage2: Adapter folders that are named; they are taken in place of what is found.
+        shipped: Whether those do for another run that is not there, too.
+
+    Raises:
+        LiteError: There are none, or they are not made to filter and answer together.
+    """
+    given, run = Path(profile_or_run), Path("runs") / profile_or_run
+    places = [given / "adapter", given / STAGE2 / "adapter", run / STAGE2 / "adapter", given / STAGE2]
+    if stage2 is not None:
+        places = [Path(stage2)]
+    elif shipped or str(profile_or_run) == "tiny":
+        places.append(SHIPPED / STAGE2)
+    found = next((place for place in places if (place / CARD).exists() and "active" in read_card(place)), None)
+    if found is None:
+        raise LiteError(
+            f"There is no stage 2 adapter in {stage2}. Give the `adapter` folder of a stage 2 run."
+            if stage2 is not None
+            else f"{profile_or_run} is neither a run folder with a stage 2 adapter, nor a profile with one (that would "
+            f"be {(run / STAGE2 / 'adapter').absolute()}). If it was trained elsewhere, give the path of its run; else "
+            f"train it: PROFILE={given.name} bash recipes/stage2.sh. `tiny` is there always, and knows only flags."
+        )
+    if read_card(found)["stage1_hash"] is None:
+        raise LiteError(
+            f"{found} was trained without stage 1 (adapter_mode: fresh), which asking and evaluating need; its run's "
+            "report.md holds what it reaches alone."
+        )
+    # A recipe names a stage 1 that need not be there yet; what is shipped belongs together.
+    below = stage1_of(found) if stage1 is None or found == SHIPPED / STAGE2 else Path(stage1)
+    if not (below / CARD).exists():
+        raise LiteError(f"{found} is stacked on a stage 1 adapter, and {below} does not exist. Put it there.")
+    return below, found
+
+
+def gpu_mebibytes() -> int | None:
+    """Memory of the first NVIDIA GPU in MiB, as `nvidia-smi` reports it; None where there is none."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    first = answer.stdout.splitlines()[:1]
+    return int(first[0]) if answer.returncode == 0 and first and first[0].isdecimal() else None
+
+
+def choose_profile(mebibytes: int | None) -> str:
+    """The largest profile that fits a GPU of this size, else `tiny`."""
+    return next((profile for wanted, profile in PROFILES.items() if (mebibytes or 0) >= wanted), "tiny")
+
+
+def trained_profile() -> str:
+    """The largest profile that fits the GPU and was trained, else `tiny`."""
+    mebibytes = gpu_mebibytes()
+    if mebibytes is None:
+        return "tiny"
+    import torch
+
+    if not torch.cuda.is_available():  # a driver that is too old, or hidden by CUDA_VISIBLE_DEVICES
+        return "tiny"
+    for profile in (profile for wanted, profile in PROFILES.items() if mebibytes >= wanted):
+        try:
+            find_adapters(profile)
+        except LiteError:
+            logger.warning("%s would fit this GPU but is not trained yet: bash recipes/stage2.sh", profile)
+        else:
+            return profile
+    return "tiny"
+
+
+def stage1_of(stage2: Path) -> Path:
+    """The stage 1 adapter that the adapter `stage2` is stacked on: the one that its run's settings name, where it is
+    still there, else the one of the stage1 run beside its own."""
+    settings = stage2.parent / "config.yaml"
+    named = (yaml.safe_load(settings.read_text()) or {}).get("stage1_adapter") if settings.exists() else None
+    return Path(named) if named and (Path(named) / CARD).exists() else stage1_beside(stage2)
+
+
+def stage1_beside(stage2: Path) -> Path:
+    """Where stage 1's adapter is by default: `stage1/adapter` for `stage2/adapter`, `stage1` for `stage2`."""
+    return stage2.parent.parent / STAGE1 / "adapter" if stage2.name == "adapter" else stage2.parent / STAGE1
+
+
+def tuned_card(stage1: Path) -> dict:
+    """The card of a stage 1 adapter, with the threshold that its report tuned.
+
+    Raises:
+        LiteError: There is no adapter, or its run was stopped before the report.
+    """
+    card = read_card(stage1)
+    if "threshold" not in card:
+        raise LiteError(f"Stage 1 in {stage1} was stopped before its report: run recipes/stage1.sh again to finish it.")
+    return card
+
+
+def write_card(folder: Path, card: dict) -> None:
+    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
+
+
+def read_card(folder: Path) -> dict:
+    """The card of a saved adapter."""
+    if not (folder / CARD).exists():
+        raise LiteError(f"{folder} holds no adapter of ours ({CARD} is missing). Train one with recipes/stage1.sh.")
+    return json.loads((folder / CARD).read_text())
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The rows of a `metrics.jsonl`; a last line that a kill cut short is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            logger.warning("%s: leaving out an incomplete line.", path)
+    return rows
+
+
+def main(arguments: list[str]) -> None:
+    """For recipes/profile.sh: `python -m lite.runs [PROFILE]` prints a sentence on the choice, then the profile."""
+    profiles = sorted(path.parent.name for path in Path("recipes").glob("*/stage1.yaml"))
+    asked = next(filter(None, arguments), None)
+    if asked and asked not in profiles:
+        sys.exit(f"There is no recipes/{asked}/stage1.yaml. Profiles: {' '.join(profiles)}")
+    mebibytes = None if asked else gpu_mebibytes()
+    profile = asked or choose_profile(mebibytes)
+    needed = ", ".join(f"{name} needs {size}" for size, name in PROFILES.items())
+    if asked:
+        print(f"Profile {asked}, as asked.")
+    elif mebibytes is not None:
+        print(f"Profile {profile}: the GPU has {mebibytes} MiB ({needed}).")
+    else:
+        print("Profile tiny: no NVIDIA GPU answers. The embedded model knows only flags; it is for trying everything.")
+    print(profile)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
