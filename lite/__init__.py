@@ -1,8 +1,23 @@
 """Explainable multimodal retrieval-augmented generation, trained on one 24 GB GPU."""
 
 import logging
+import os
+import sys
 
 __version__ = "0.1.0"
+
+# Nothing about a user or a run is sent anywhere. Each library reads its switch when it is imported, so this comes
+# first; `setdefault` leaves the choice to whoever sets one of them.
+for switch, value in {
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # also TRL's, and the list of coding agents that huggingface_hub downloads
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "UNSLOTH_DISABLE_STATISTICS": "1",
+}.items():
+    os.environ.setdefault(switch, value)
+if os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1" and "huggingface_hub.constants" in sys.modules:
+    sys.modules["huggingface_hub.constants"].HF_HUB_DISABLE_TELEMETRY = True
 
 # On a CPU it asks for a package that fetches a kernel from the hub; all works without.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

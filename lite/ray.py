@@ -76,7 +76,6 @@ def connected(**options: Any) -> Iterator[Any]:
     """
     if not find_spec("ray"):
         raise LiteError("The engine ray needs the extra ray: pip install 'mmrag-lite[ray]'.")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; silences a warning
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default; the workers are all that is done here
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # 30 are too few on a busy machine

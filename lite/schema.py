@@ -7,11 +7,15 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Kind = Literal["text", "image", "table", "page"]
+
+# What an image file may be, whatever its name is. Pillow knows forty more formats, some of which start other programs
+# (PostScript) or are seldom tested.
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF")
 
 
 class LiteError(Exception):
@@ -48,17 +52,31 @@ class Document:
         try:
             if callable(self.image):
                 return as_seen(self.image())
-            with Image.open(self.image) as image:
+            with open_image_file(self.image) as image:
                 return as_seen(image)
         except FileNotFoundError as error:
             raise LiteError(
                 f"Document {self.id!r}: its image {self.image} does not exist. Restore the file or remove the document."
             ) from error
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except LiteError:
+            raise
+        except Exception as error:  # whatever Pillow raises for a damaged file
+            kinds = f"it is none of {', '.join(IMAGE_FORMATS)}"
+            reason = kinds if isinstance(error, UnidentifiedImageError) else error or type(error).__name__
             raise LiteError(
-                f"Document {self.id!r}: its image {self.image} cannot be read ({error}). "
+                f"Document {self.id!r}: its image {str(self.image)[:300]} cannot be read ({reason}). "
                 "Replace the file or remove the document."
             ) from error
+
+
+def open_image_file(source: Path | str | IO[bytes]) -> Image.Image:
+    """`PIL.Image.open` for the formats in `IMAGE_FORMATS` that are installed, and no others.
+
+    Raises:
+        UnidentifiedImageError: The file is of another format, or no image.
+    """
+    Image.init()
+    return Image.open(source, formats=[name for name in IMAGE_FORMATS if name in Image.OPEN])
 
 
 def as_seen(image: Image.Image) -> Image.Image:

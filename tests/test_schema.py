@@ -118,6 +118,34 @@ def test_damaged_files_are_named_with_their_document(tmp_path):
             document(tmp_path / name).load_image()
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "eps"])
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("EPS", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"),
+        ("PPM", b"P6\n1 1\n255\nabc"),
+        ("XBM", b"#define i_width 8\n#define i_height 1\nstatic char i_bits[] = {\n0x00};\n"),
+        ("PCX", None),
+    ],
+)
+def test_formats_that_nobody_needs_are_refused_whatever_the_name(tmp_path, suffix, kind, content):
+    path = tmp_path / f"a.{suffix}"
+    if content is None:
+        Image.new("RGB", (9, 9)).save(path, kind)
+    else:
+        path.write_bytes(content)
+    with Image.open(path) as image:
+        assert image.format == kind  # Pillow by itself takes it
+    with pytest.raises(LiteError, match="it is none of PNG, JPEG"):
+        document(path).load_image()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_a_format_is_taken_whatever_the_name(tmp_path, kind):
+    Image.new("RGB", (9, 7), "red").save(tmp_path / "a.dat", kind)
+    assert document(tmp_path / "a.dat").load_image().size == (9, 7)
+
+
 def test_missing_file_and_folder_are_named_with_their_document(tmp_path):
     with pytest.raises(LiteError, match=r"img:xx.*gone\.png does not exist"):
         document(tmp_path / "gone.png").load_image()

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from PIL import Image, ImageFile
 
+from lite.schema import open_image_file
+
 logger = logging.getLogger(__name__)
 
 _truncated_flag = threading.Lock()  # Pillow knows this setting for the whole process only
@@ -76,7 +78,7 @@ class LazyImage:
 
     def size(self) -> tuple[int, int]:
         """(width, height), read from the header alone."""
-        with Image.open(io.BytesIO(self.store.read(self.key))) as image:
+        with open_image_file(io.BytesIO(self.store.read(self.key))) as image:
             return image.size
 
     def __str__(self) -> str:
@@ -84,6 +86,6 @@ class LazyImage:
 
 
 def _decoded(data: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(data))
+    image = open_image_file(io.BytesIO(data))
     image.load()
     return image

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 from PIL import Image
 
-from lite.schema import LiteError, as_seen
+from lite.schema import LiteError, as_seen, open_image_file
 
 IMAGE_SIDE = 1280  # pixels of the longer side that are kept
 
@@ -34,7 +34,7 @@ def as_jpeg(picture: Image.Image) -> bytes:
 
 def open_image(data: bytes) -> Image.Image:
     """What `as_jpeg` wrote, as RGB."""
-    return Image.open(io.BytesIO(data)).convert("RGB")
+    return open_image_file(io.BytesIO(data)).convert("RGB")
 
 
 def ocr_installed() -> bool:

@@ -26,7 +26,7 @@ from lite.library.html import split_html
 from lite.library.images import IMAGE_SIDE, as_jpeg, enable_heic, open_image, reduced, text_in
 from lite.library.splitting import split_markdown, split_table, split_text
 from lite.library.tables import csv_rows, excel_sheets
-from lite.schema import Document, Kind, LiteError
+from lite.schema import Document, Kind, LiteError, open_image_file
 
 TEXT = (".txt", ".text", ".rst")
 MARKDOWN = (".md", ".markdown")
@@ -175,7 +175,7 @@ def _read_image(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata
-            with Image.open(path) as image:
+            with open_image_file(path) as image:
                 frames = image.n_frames if image.format == "TIFF" else 1
                 if frames > limits.pages:
                     raise Unreadable(f"it has {frames:,} pages; the limit is {limits.pages:,} (--max_pages).")

@@ -19,7 +19,6 @@ from accelerate import PartialState
 from datasets import Dataset
 from filelock import FileLock, Timeout
 from peft import get_peft_model
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from transformers import ProcessorMixin, set_seed
@@ -35,7 +34,7 @@ from lite.models.adapters import base_fingerprint, save_adapter
 from lite.models.loading import load_model, lora_config, vision_tokens
 from lite.models.memory import REMEDIES
 from lite.runs import STAGE1, write_card
-from lite.schema import Document, LiteError
+from lite.schema import Document, LiteError, open_image_file
 from lite.stages.prompts import NO, YES, stage1_prompt
 from lite.train import rewards
 from lite.train.auto_fit import auto_fit
@@ -270,7 +269,7 @@ def _image_size(document: Document) -> tuple[int, int]:
     elif callable(document.image):
         width, height = document.image().size
     else:
-        with Image.open(document.image) as opened:
+        with open_image_file(document.image) as opened:
             width, height = opened.size
     return height, width
 
