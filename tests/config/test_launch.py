@@ -154,7 +154,7 @@ def test_one_process_takes_one_of_several_gpus(tmp_path: Path) -> None:
 def test_processes_draw_the_prompts_of_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     for count in (1, 2, 4):
-        for module in ("distributed", "stage2_rows"):
+        for module in ("config.launch", "train.stage2_rows"):
             monkeypatch.setattr(f"lite.{module}.processes", lambda count=count: count)
         config = Stage2Config(
             output_dir=str(tmp_path), max_steps=20, per_device_train_batch_size=8, gradient_accumulation_steps=4,

@@ -20,8 +20,9 @@ from trl import GRPOTrainer
 from trl.trainer.utils import pad, selective_log_softmax_and_entropy
 
 from lite.config.model import ModelConfig
+from lite.models import shared_attention, shared_prompt
 from lite.models.adapters import activate
-from lite.models.loading import load_model, lora_config, shared_attention, shared_prompt, vision_tokens
+from lite.models.loading import load_model, lora_config, vision_tokens
 from lite.runs import TINY
 from lite.schema import LiteError
 from lite.train.trainer import StageConfig, StageTrainer

@@ -19,8 +19,8 @@ from lite.data.flags import country, load_corpus, load_examples
 from lite.models.loading import load_model
 from lite.runs import TINY
 from lite.stages.prompts import DISMISSAL, NO, UNKNOWN, YES, parse_stage1, parse_stage2
-from lite.tiny import build as tiny_build
 from lite.train.rewards import discussion
+from tools.tiny import build as tiny_build
 from tools.tiny.answering import answering_row, citing_row
 from tools.tiny.drawing import BANDS, SHADES, SYMBOLS
 from tools.tiny.model import build_model, build_processor, tokenizer_corpus
