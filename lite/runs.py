@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from lite.schema import LiteError
+from lite.terminal import printable
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ def main(arguments: list[str]) -> None:
     profiles = sorted(path.parent.name for path in Path("recipes").glob("*/stage1.yaml"))
     asked = next(filter(None, arguments), None)
     if asked and asked not in profiles:
-        sys.exit(f"There is no recipes/{asked}/stage1.yaml. Profiles: {' '.join(profiles)}")
+        sys.exit(printable(f"There is no recipes/{asked}/stage1.yaml. Profiles: {' '.join(profiles)}"))
     mebibytes = None if asked else gpu_mebibytes()
     profile = asked or choose_profile(mebibytes)
     needed = ", ".join(f"{name} needs {size}" for size, name in PROFILES.items())

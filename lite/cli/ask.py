@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +19,7 @@ from lite.library.readers import DEFAULT_LIMITS, SUFFIXES, Limits
 from lite.library.walk import kinds_sentence
 from lite.schema import Document, LiteError, Trace
 from lite.stages.prompts import UNKNOWN
+from lite.terminal import ArgumentParser, Console, printable, printable_json
 
 if TYPE_CHECKING:
     from lite.rag import Evidence, Rag
@@ -31,7 +31,7 @@ OCR = {"auto": None, "on": True, "off": False}
 
 def index(arguments: list[str]) -> int:
     """`lite index FOLDER`."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="lite index",
         description="Read a folder into a library, or bring it up to date: PDF, images, text, Markdown, HTML, "
         "Word, CSV, TSV, XLSX. A second run reads only what changed. Stop it when you like; the same command goes on.",
@@ -90,22 +90,26 @@ def index(arguments: list[str]) -> int:
             forget=options.forget, **read,
         )  # fmt: skip
     for problem in report.problems:
-        print(f"lite: left out: {_printable(problem)}", file=sys.stderr)
+        print(f"lite: left out: {printable(problem)}", file=sys.stderr)
     if report.kinds:
-        kinds = _printable(kinds_sentence(report.kinds))
+        kinds = printable(kinds_sentence(report.kinds))
         print(f"lite: not read, as kinds that lite does not know: {kinds}", file=sys.stderr)
     if not report.added + report.changed + report.unchanged:
-        print(f"lite: {options.folder} holds no file that can be read: {' '.join(SUFFIXES)}", file=sys.stderr)
+        print(
+            f"lite: {printable(str(options.folder))} holds no file that can be read: {' '.join(SUFFIXES)}",
+            file=sys.stderr,
+        )
     print(
-        f"{library.address}: {report.documents} documents. Files: {report.added} added, {report.changed} changed, "
-        f"{report.removed} removed, {report.unchanged} unchanged, {len(report.problems)} left out."
+        f"{printable(library.address)}: {report.documents} documents. Files: {report.added} added, "
+        f"{report.changed} changed, {report.removed} removed, {report.unchanged} unchanged, "
+        f"{len(report.problems)} left out."
     )
     return 0
 
 
 def search(arguments: list[str]) -> int:
     """`lite search "words"`."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="lite search", description="What the library holds, best first. Exit status 3: nothing fits."
     )
     parser.add_argument("query", metavar="WORDS")
@@ -131,10 +135,10 @@ def search(arguments: list[str]) -> int:
                 "score": hit.score,
                 "text": document.text,
             }
-            print(json.dumps(row, ensure_ascii=False))
+            print(printable_json(json.dumps(row, ensure_ascii=False)))
             continue
         line = Text.assemble(
-            (f"{number:>2}  {hit.score:7.3f}  ", "dim"), (_printable(document.id), "bold"), f"  {document.kind}"
+            (f"{number:>2}  {hit.score:7.3f}  ", "dim"), (printable(document.id), "bold"), f"  {document.kind}"
         )
         console.print(line, soft_wrap=True)
         if document.text:
@@ -144,7 +148,7 @@ def search(arguments: list[str]) -> int:
 
 def ask(arguments: list[str]) -> int:
     """`lite ask "question"`."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="lite ask",
         description="Answer a question from a library or from files, and show why. Exit status: 0 answered, 1 a "
         "problem to mend, 2 wrong usage, 3 the documents do not hold the answer, 4 the model's output was malformed.",
@@ -208,9 +212,10 @@ def ask(arguments: list[str]) -> int:
         if evidence:
             view.print(evidence_table(outcome, evidence))
     if options.json:
-        print(outcome.to_json())
+        print(printable_json(outcome.to_json()))
         if options.explain:
-            print(json.dumps({"evidence": [asdict(found) for found in evidence]}, ensure_ascii=False))
+            found = {"evidence": [asdict(found) for found in evidence]}
+            print(printable_json(json.dumps(found, ensure_ascii=False)))
     if outcome.failure:
         print(f"lite: the model's output is malformed ({outcome.failure}).", file=sys.stderr)
         return MALFORMED
@@ -257,15 +262,15 @@ def show(rag: Rag, question: str, console: Console, documents=None, library=None
         console.print(Text(f"No answer: the model's output is malformed ({outcome.failure}).", "bold yellow"))
         if rest:
             console.print(
-                Text(f"{'After its chain it' if chain else 'It'} said: {_printable(rest)}", "dim"), soft_wrap=True
+                Text(f"{'After its chain it' if chain else 'It'} said: {printable(rest)}", "dim"), soft_wrap=True
             )
     else:
-        answer = Text.assemble(("Answer: ", "bold"), (_printable(outcome.answer), "bold green"))
+        answer = Text.assemble(("Answer: ", "bold"), (printable(outcome.answer), "bold green"))
         console.print(answer, soft_wrap=True)
     titles = {document.id: document.title for document in pool}
     for i in outcome.cited:
         number = outcome.shown.index(i) + 1
-        source = Text.assemble((f"  [{number}] ", "bold cyan"), _printable(titles[i]), (f"  {_printable(i)}", "dim"))
+        source = Text.assemble((f"  [{number}] ", "bold cyan"), printable(titles[i]), (f"  {printable(i)}", "dim"))
         console.print(source, soft_wrap=True)
     if outcome.dropped:
         console.print(f"{len(outcome.dropped)} more reached the threshold, but stage 2 reads only {len(outcome.kept)}.")
@@ -283,7 +288,7 @@ def documents_table(pool, scores: dict[str, float], kept, shown) -> Table:
         style = "" if number else "dim"
         table.add_row(
             Text(number, "bold cyan"), Text("█" * round(10 * value) + "░" * (10 - round(10 * value)), style or "green"),
-            Text(f"{value:.2g}", style), Text(_printable(document.title), style),
+            Text(f"{value:.2g}", style), Text(printable(document.title), style),
         )  # fmt: skip
     return table
 
@@ -298,21 +303,21 @@ def evidence_table(outcome: Trace, evidence: tuple[Evidence, ...]) -> Table:
         verdict = Text("changes", "bold yellow") if found.changed else Text("stays", "dim")
         number = f"[{outcome.shown.index(found.id) + 1}]"
         table.add_row(
-            Text(number, "bold cyan" if found.cited else "dim"), Text(_printable(titles[found.id])),
-            Text(_printable(found.answer) if found.format_ok else "(malformed output)"), verdict,
+            Text(number, "bold cyan" if found.cited else "dim"), Text(printable(titles[found.id])),
+            Text(printable(found.answer) if found.format_ok else "(malformed output)"), verdict,
         )  # fmt: skip
     return table
 
 
 def _cited(piece: str) -> Text:
-    text = Text(_printable(piece))
+    text = Text(printable(piece))
     text.highlight_regex(r"\[\d+\]", "bold cyan")
     return text
 
 
 def _snippet(text: str, query: str, width: int = 160) -> Text:
     """The surroundings of the first word of the query, on one line."""
-    line = _printable(" ".join(text.split()))
+    line = printable(" ".join(text.split()))
     words = [re.escape(word) for word in re.findall(r"\w{3,}", query)]
     match = re.search("|".join(words), line, re.IGNORECASE) if words else None
     start = max(0, (match.start() if match else 0) - width // 4)
@@ -320,11 +325,6 @@ def _snippet(text: str, query: str, width: int = 160) -> Text:
     if words:
         snippet.highlight_regex(re.compile("|".join(words), re.IGNORECASE), "bold not dim")
     return snippet
-
-
-def _printable(text: str) -> str:
-    """Without what could drive the terminal: a file's name or text may hold escape sequences."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 # -------------------------------------------------------------------------------------------------------------- options

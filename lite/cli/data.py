@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from lite.data.problems import Problems
 from lite.data.sources import KNOWN, SPLITS, is_readable, load_examples, parse_spec
 from lite.schema import Document, Example, LiteError
 from lite.stages.prompts import clip
+from lite.terminal import ArgumentParser, Console
 
 CHARS_PER_TOKEN = 4
 PIXELS_PER_TOKEN, MAX_PIXELS = 32 * 32, 512 * 512  # of Qwen3-VL; the recipes' cap
@@ -30,7 +30,7 @@ SHOWN_PROBLEMS = 20
 
 def data(arguments: Sequence[str]) -> int:
     """`lite data …`. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="lite data", description=__doc__)
+    parser = ArgumentParser(prog="lite data", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, function, text in (
         ("inspect", inspect, "counts, modalities, candidates, prompt lengths, what is broken, and sample questions"),

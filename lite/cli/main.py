@@ -69,11 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "`lite train stage1 --help` and `lite train stage2 --help` list the fields."
         )
         return 0 if len(arguments) > 1 else 2
+    from lite.terminal import printable
+
     words = [" ".join(name) for name in commands]
     near = get_close_matches(arguments[0], words, 1) or get_close_matches(" ".join(arguments[:2]), words, 1)
     guess = f" Did you mean {near[0]}?" if near else ""
     said = " ".join(arguments[: 2 if arguments[0] == "train" else 1])
-    print(f"lite: there is no command {said}.{guess}\n\n{USAGE}", file=sys.stderr, end="")
+    print(f"lite: there is no command {printable(said)}.{guess}\n\n{USAGE}", file=sys.stderr, end="")
     return 2
 
 
@@ -81,8 +83,11 @@ def _guarded(command, arguments: list[str]) -> int:
     """Run a command; a LiteError becomes one message instead of a traceback."""
     from lite.config.launch import first_to_fail, is_main
     from lite.schema import LiteError
+    from lite.terminal import LogFormatter, printable
 
-    logging.basicConfig(level=logging.WARNING if is_main() else logging.ERROR, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=logging.WARNING if is_main() else logging.ERROR)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(LogFormatter("%(levelname)s %(message)s"))
     for noise in (FutureWarning, DeprecationWarning, UserWarning):
         warnings.simplefilter("ignore", noise)
     for library in ("bitsandbytes", "huggingface_hub", "transformers"):
@@ -93,7 +98,7 @@ def _guarded(command, arguments: list[str]) -> int:
         return command(arguments) or 0
     except LiteError as error:
         if first_to_fail():
-            print(f"lite: {error}", file=sys.stderr)
+            print(f"lite: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         if is_main():
@@ -152,10 +157,9 @@ def _metrics(arguments: list[str]) -> int:
 
 
 def _train_stage1(arguments: list[str]) -> None:
-    from rich.console import Console
-
     from lite.config.launch import is_main
     from lite.config.parse import parse
+    from lite.terminal import Console
     from lite.train.dry_run import dry_run_stage1
     from lite.train.stage1 import Stage1Config, train_stage1
 
@@ -164,10 +168,9 @@ def _train_stage1(arguments: list[str]) -> None:
 
 
 def _train_stage2(arguments: list[str]) -> None:
-    from rich.console import Console
-
     from lite.config.launch import is_main
     from lite.config.parse import parse
+    from lite.terminal import Console
     from lite.train.dry_run import dry_run_stage2
     from lite.train.stage2 import Stage2Config, train_stage2
 
@@ -185,10 +188,9 @@ def _without_gpu(arguments: list[str]) -> list[str]:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    from rich.console import Console
-
     from lite.config.parse import parse
     from lite.evaluate.run import EvaluateConfig, ablate, evaluate
+    from lite.terminal import Console
 
     # The recipe's output_dir is the run that is evaluated; one that is given here is where the results go.
     arguments = [re.sub(r"^--output[-_]dir(?==|$)", "--results", argument) for argument in arguments]
@@ -197,10 +199,11 @@ def _evaluate(arguments: list[str]) -> None:
 
 
 def _export(arguments: list[str]) -> None:
-    import argparse
     from pathlib import Path
 
-    parser = argparse.ArgumentParser(prog="lite export", description="Write a run's adapters as one.")
+    from lite.terminal import ArgumentParser, printable
+
+    parser = ArgumentParser(prog="lite export", description="Write a run's adapters as one.")
     parser.add_argument("--run", type=Path, required=True, help="A run folder, such as runs/tiny/stage2.")
     parser.add_argument("--output_dir", type=Path, required=True, help="A new folder.")
     parser.add_argument(
@@ -210,7 +213,7 @@ def _export(arguments: list[str]) -> None:
 
     from lite.train.export import export
 
-    print(f"Written: {export(options.run, options.output_dir, options.merge)}")
+    print(f"Written: {printable(str(export(options.run, options.output_dir, options.merge)))}")
 
 
 if __name__ == "__main__":

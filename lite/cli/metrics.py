@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from lite.data.multimodalqa import read_lines
@@ -21,6 +20,7 @@ from lite.data.webqa import keywords_of, records, unquoted
 from lite.metrics import multimodalqa, webqa
 from lite.metrics.fluency import MODEL, load_bartscore, qa_fluency
 from lite.schema import LiteError
+from lite.terminal import ArgumentParser, Console
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ NAMED = 20  # malformed predictions that an error lists
 
 def metrics(arguments: Sequence[str]) -> int:
     """`lite metrics …`. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="lite metrics", description=__doc__)
+    parser = ArgumentParser(prog="lite metrics", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="BENCHMARK")
     for name, function, gold in (
         ("webqa", _webqa, "WebQA_train_val.json, or lines of its records (.jsonl, .jsonl.gz)"),

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 import yaml
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 from trl import GRPOConfig, TrlParser
@@ -18,6 +17,7 @@ from trl import GRPOConfig, TrlParser
 from lite.config.launch import check_launch
 from lite.config.model import ModelConfig
 from lite.schema import LiteError
+from lite.terminal import Console
 
 # The fields of TRL that a recipe sets; all others are listed by --help_all.
 COMMON_FIELDS = (

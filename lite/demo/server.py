@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import signal
@@ -14,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from lite.cli.ask import DEFAULT_LIBRARY
 from lite.schema import LiteError
+from lite.terminal import ArgumentParser, Console
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -38,7 +36,7 @@ HEADERS = {
 
 def demo(arguments: list[str]) -> int:
     """`lite demo`."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="lite demo", description="The demo in the browser: what was found, filtered, ranked and answered, and why."
     )
     parser.add_argument(
