@@ -11,7 +11,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from xml.parsers.expat import ExpatError
@@ -24,9 +24,10 @@ from pypdfium2.raw import FPDF_ERR_PASSWORD, FPDF_PAGEOBJ_IMAGE, FPDF_PAGEOBJ_PA
 
 from lite.library.html import split_html
 from lite.library.images import IMAGE_SIDE, as_jpeg, enable_heic, open_image, reduced, text_in
+from lite.library.parts import DEFAULT_LIMITS, Limits, Part, Unreadable
 from lite.library.splitting import split_markdown, split_table, split_text
 from lite.library.tables import csv_rows, excel_sheets
-from lite.schema import Document, Kind, LiteError, open_image_file
+from lite.schema import Document, LiteError, open_image_file
 
 TEXT = (".txt", ".text", ".rst")
 MARKDOWN = (".md", ".markdown")
@@ -40,51 +41,6 @@ SUFFIXES = (".pdf", *TEXT, *MARKDOWN, *HTML, *WORD, *TABLES, *IMAGES, *HEIC)
 LARGE_FIGURE = 0.02  # of the page's area; smaller pictures are logos and rules
 MANY_PATHS = 40  # lines and curves on a page from which on it is taken to hold a drawing
 VERSION = 2  # changes when other documents come out of the same file
-
-
-class Unreadable(Exception):
-    """A file that gives no documents; the message says why, and what helps."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one file may cost; whatever is over is refused.
-
-    Args:
-        megabytes: Of the file; times five, of what a .docx or .xlsx file unpacks to.
-        megapixels: Of an image.
-        pages: Of a PDF or a TIFF.
-        seconds: To read it.
-        gigabytes: Of memory while it is read.
-    """
-
-    megabytes: int = 100
-    megapixels: int = 100
-    pages: int = 2000
-    seconds: int = 300
-    gigabytes: int = 4
-
-
-DEFAULT_LIMITS = Limits()
-
-
-@dataclass(frozen=True)
-class Part:
-    """A document before it has an id.
-
-    Args:
-        place: Where in the file: `page=3`, `sheet=Prices`; empty for all of it.
-        kind, title, text: As in `Document`.
-        image: A JPEG file, or empty.
-        vector: Where whoever read it also embedded it; empty: the library does.
-    """
-
-    place: str
-    kind: Kind
-    title: str
-    text: str = ""
-    image: bytes = b""
-    vector: tuple[float, ...] = ()
 
 
 def read_file(path: Path, ocr: bool, limits: Limits = DEFAULT_LIMITS) -> list[Part]:
@@ -299,7 +255,7 @@ def _clean(part: Part) -> Part:
     title, text = (
         value.replace("\0", "").encode("utf-8", "replace").decode().strip() for value in (part.title, part.text)
     )
-    return Part(part.place, part.kind, " ".join(title.split()), text, part.image)
+    return replace(part, title=" ".join(title.split()), text=text)
 
 
 def _looks_like(path: Path) -> str:

@@ -236,6 +236,7 @@ class Library:
                 report.problems.append(f"{path}: {parts}")
                 gone.update({key} & known.keys())  # what it held before it was damaged
             else:
+                report.problems += [f"{path}: {part.note}" for part in parts if part.note]
                 report.changed += key in known
                 report.added += key not in known
                 batch += [as_row(part, root, path, key, n, states[path]) for n, part in enumerate(parts)]

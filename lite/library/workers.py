@@ -103,6 +103,9 @@ def read_documents(
     for path, parts in read_files(files, ocr_installed() if ocr is None else ocr, limits):
         if isinstance(parts, Unreadable):
             raise LiteError(f"{path}: {parts}")
+        for part in parts:
+            if part.note:
+                logger.warning("%s: %s", path, part.note)
         documents += [as_document(part, str(path), path.stem) for part in parts]
     return documents
 
