@@ -11,8 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
+from lite.files import read_json, read_yaml, write_text
 from lite.schema import LiteError
 from lite.terminal import printable
 
@@ -108,8 +107,21 @@ def stage1_of(stage2: Path) -> Path:
     """The stage 1 adapter that the adapter `stage2` is stacked on: the one that its run's settings name, where it is
     still there, else the one of the stage1 run beside its own."""
     settings = stage2.parent / "config.yaml"
-    named = (yaml.safe_load(settings.read_text()) or {}).get("stage1_adapter") if settings.exists() else None
-    return Path(named) if named and (Path(named) / CARD).exists() else stage1_beside(stage2)
+    named = (read_settings(settings) if settings.exists() else {}).get("stage1_adapter")
+    known = isinstance(named, str) and (Path(named) / CARD).exists()
+    return Path(named) if known else stage1_beside(stage2)
+
+
+def read_settings(path: Path) -> dict:
+    """The `config.yaml` of a run.
+
+    Raises:
+        LiteError: It does not hold settings by name.
+    """
+    settings = read_yaml(path)
+    if not isinstance(settings, dict):
+        raise LiteError(f"{path} must hold `field: value` lines. Restore the file, or remove its run folder.")
+    return settings
 
 
 def stage1_beside(stage2: Path) -> Path:
@@ -130,23 +142,56 @@ def tuned_card(stage1: Path) -> dict:
 
 
 def write_card(folder: Path, card: dict) -> None:
-    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
+    write_text(folder / CARD, json.dumps(card, indent=2) + "\n")
 
 
 def read_card(folder: Path) -> dict:
-    """The card of a saved adapter."""
+    """The card of a saved adapter.
+
+    Raises:
+        LiteError: There is none, or it is not one that lite wrote; the message names the field.
+    """
     if not (folder / CARD).exists():
         raise LiteError(f"{folder} holds no adapter of ours ({CARD} is missing). Train one with recipes/stage1.sh.")
-    return json.loads((folder / CARD).read_text())
+    card = read_json(folder / CARD)
+    if not isinstance(card, dict):
+        raise LiteError(f"{folder / CARD} must hold one JSON object. Train or copy the adapter anew.")
+    missing = (REQUIRED | (OF_STAGE2 if "active" in card else set())) - card.keys()
+    for name, is_right in CARD_FIELDS.items():
+        if name in missing or (name in card and not is_right(card[name])):
+            found = repr(card[name])[:100] if name in card else "missing"
+            raise LiteError(f"{folder / CARD}: {name!r} is {found}. Train or copy the adapter anew.")
+    return card
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+
+
+# What the fields of a card must be; it may hold others.
+CARD_FIELDS = {
+    **dict.fromkeys(("stage", "base", "base_fingerprint", "hash", "data"), _is_text),
+    **dict.fromkeys(("document_chars", "max_kept", "max_documents", "max_completion_length"), _is_count),
+    "max_pixels": lambda value: value is None or _is_count(value),
+    "stage1_hash": lambda value: value is None or _is_text(value),
+    "threshold": lambda value: isinstance(value, int | float) and 0 <= value <= 1,
+    "active": lambda value: value in ([STAGE1, STAGE2], [STAGE2]),
+}
+REQUIRED = {"base", "base_fingerprint", "hash", "document_chars", "max_pixels"}
+OF_STAGE2 = {"stage1_hash", "max_documents", "max_completion_length"}
 
 
 def read_metrics(path: Path) -> list[dict]:
     """The rows of a `metrics.jsonl`; a last line that a kill cut short is left out."""
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             logger.warning("%s: leaving out an incomplete line.", path)
     return rows
 

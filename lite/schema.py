@@ -189,6 +189,7 @@ def _check(trace: Trace) -> None:
     texts += [document[name] for document in trace.documents for name in ("id", "kind", "title", "text")]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("a text is no text")
+    "".join(texts).encode()  # a lone surrogate is half a character, which nothing can show or store
     ids = {document["id"] for document in trace.documents}
     if len(ids) < len(trace.documents) or set(trace.retrieved) != ids:
         raise ValueError("`retrieved` does not list the documents")
@@ -200,5 +201,6 @@ def _check(trace: Trace) -> None:
         raise ValueError("`kept`, `shown`, `ranking` and `cited` do not fit together")
     if trace.scores and set(trace.scores) != ids:
         raise ValueError("`scores` are not those of the documents")
-    if not all(score >= 0 for score in trace.scores.values()) or not all(s >= 0 for s in trace.seconds.values()):
-        raise ValueError("a score or a time is no such number")
+    for number in (*trace.scores.values(), *trace.seconds.values()):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < 1e12:
+            raise ValueError("a score or a time is no such number")

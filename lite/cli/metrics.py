@@ -17,6 +17,7 @@ from rich.table import Table
 from lite.data.multimodalqa import read_lines
 from lite.data.problems import Problems
 from lite.data.webqa import keywords_of, records, unquoted
+from lite.files import read_json
 from lite.metrics import multimodalqa, webqa
 from lite.metrics.fluency import MODEL, load_bartscore, qa_fluency
 from lite.schema import LiteError
@@ -198,12 +199,7 @@ def multimodalqa_prediction(value: object) -> str | list[str]:
 
 
 def _read_predictions(path: Path, parse: Callable[[object], Any], skip_broken: bool) -> dict[str, Any]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LiteError(f"{path} does not exist.") from None
-    except (ValueError, OSError) as error:
-        raise LiteError(f"{path} cannot be read as JSON: {error}.") from error
+    rows = read_json(path)
     if not isinstance(rows, dict):
         raise LiteError(f"{path} must hold one JSON object: question ids to predictions.")
     predictions, malformed = {}, []

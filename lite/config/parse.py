@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+import types
+import typing
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-import yaml
 from rich.padding import Padding
 from rich.text import Text
 from trl import GRPOConfig, TrlParser
 
 from lite.config.launch import check_launch
 from lite.config.model import ModelConfig
+from lite.files import read_yaml
 from lite.schema import LiteError
 from lite.terminal import Console
 
@@ -44,12 +46,12 @@ def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]
     if "--help" in arguments or "-h" in arguments:
         print_help(config_class, command)
         raise SystemExit(0)
-    known = {field.name for cls in (config_class, ModelConfig) for field in dataclasses.fields(cls)}
+    known = typing.get_type_hints(config_class) | typing.get_type_hints(ModelConfig)
     if "--config" in arguments:
         check_file(arguments, known)
     for argument in arguments:
         name = argument.removeprefix("--").split("=")[0].replace("-", "_").removeprefix("no_")
-        if argument.startswith("--") and name not in known | {"config"}:
+        if argument.startswith("--") and name not in known.keys() | {"config"}:
             raise LiteError(f"Unknown argument --{name}{suggestion(name, known)} `lite {command} --help` lists them.")
     check_launch(_load_in_4bit(arguments))
     try:
@@ -110,28 +112,37 @@ def merge_repeated(arguments: Sequence[str], name: str) -> list[str]:
     return merged
 
 
-def check_file(arguments: list[str], known: set[str]) -> None:
-    """The configuration file exists, is YAML and sets nothing that we do not know."""
+def check_file(arguments: list[str], known: dict[str, object]) -> None:
+    """The configuration file exists, is YAML and sets nothing but fields that lite knows."""
     position = arguments.index("--config") + 1
     if position == len(arguments):
         raise LiteError("--config needs a file, such as recipes/tiny/stage1.yaml.")
     path = Path(arguments[position])
-    try:
-        settings = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise LiteError(
-            f"Cannot read the settings in {path}: {error.strerror}. See recipes/*/ for ready ones."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LiteError(f"{path} is not YAML: {error}") from error
+    if not path.exists():
+        raise LiteError(f"Cannot read the settings in {path}: it does not exist. See recipes/*/ for ready ones.")
+    settings = read_yaml(path)
     if not isinstance(settings, dict):
         raise LiteError(f"{path} must hold `field: value` lines.")
+    if "env" in settings:  # TRL would set them, LD_PRELOAD included: a recipe may come from anybody
+        raise LiteError(f"{path}: a recipe cannot set environment variables (env). Set them in the shell instead.")
     for name in settings:
-        if name not in known | {"env"}:
+        if name not in known:
             raise LiteError(f"{path}: unknown field {name!r}{suggestion(str(name), known)}")
+        if not fits(settings[name], known[name]):
+            found = f"{settings[name]!r:.100}"
+            raise LiteError(f"{path}: {name} is {found}, which is no value of it. `--help` says what it takes.")
 
 
-def suggestion(name: str, known: set[str]) -> str:
+def fits(value: object, hint: object) -> bool:
+    """Whether a value of a YAML file can become a field of this type. A text can: argparse reads it."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    kinds = {typing.get_origin(kind) or kind for kind in kinds}
+    if isinstance(value, list | dict) or value is None:
+        return type(value) in kinds or typing.Any in kinds
+    return isinstance(value, str | bool) or not kinds <= {str, type(None)}
+
+
+def suggestion(name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f" — did you mean {close[0]}?" if close else "."
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 
 from lite.config.launch import processes
@@ -23,7 +22,8 @@ from lite.data.sources import load_examples, parse_spec, split_mix, without_unre
 from lite.evaluate.engine import Answer, transformers_engine, usable_cards
 from lite.evaluate.stage1 import reported_on
 from lite.evaluate.stage2 import markdown, predictions_path, read_predictions, report_systems, terminal_table
-from lite.runs import find_adapters, read_card, stage1_of
+from lite.files import read_json, write_text
+from lite.runs import find_adapters, read_card, read_settings, stage1_of
 from lite.schema import Example, LiteError, Trace
 from lite.stages.answer import FULL, STAGE1_BASE
 from lite.train.auto_fit import auto_fit
@@ -120,14 +120,14 @@ def evaluate(config: EvaluateConfig, model_config: ModelConfig, console: Console
     if labelled:
         report = report_systems([examples[i] for i in labelled], {FULL: [[traces[i] for i in labelled]]}, FULL, FULL)
         report |= {"data": config.data, "split": config.split, "full": FULL, "baseline": FULL}
-        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")
         notes = [f"Data: {config.data}, split {config.split}, {len(labelled)} labelled questions. Adapter {stage2}."]
         if set(names) & set(SUBMISSIONS) and config.split in ("dev", "val", "validation"):
             notes += [
                 "",
                 "Where stage 1 was trained on this data, its threshold was tuned on half of these questions.",
             ]
-        (folder / "report.md").write_text(markdown(report, "Evaluation", notes))
+        write_text(folder / "report.md", markdown(report, "Evaluation", notes))
         console.print(terminal_table(report, f"{config.data}, {config.split}: {len(labelled)} questions"))
     console.print(f"Results: {folder}", soft_wrap=True)
     return folder
@@ -179,11 +179,11 @@ def claim_predictions(
     if config.overwrite:
         (folder / "predictions.jsonl").unlink(missing_ok=True)
         shutil.rmtree(folder / "predictions", ignore_errors=True)
-    elif path.exists() and json.loads(path.read_text()) != now:
+    elif path.exists() and read_json(path) != now:
         raise LiteError(
             f"{folder} holds predictions of other adapters or data. Give another --results, or --overwrite true."
         )
-    path.write_text(json.dumps(now, indent=2) + "\n")
+    write_text(path, json.dumps(now, indent=2) + "\n")
     predictions = folder / "predictions.jsonl"
     found = read_predictions(predictions)
     for example in examples:
@@ -200,9 +200,8 @@ def write_submission(path: Path, name: str, examples: Sequence[Example], traces:
     """The file that the benchmark's own evaluator reads."""
     submission = SUBMISSIONS[name]
     rows = [submission(example, t.answer, t.cited) for example, t in zip(examples, traces, strict=True)]
-    path.write_text(
-        json.dumps({key: value for row in rows for key, value in row.items()}, ensure_ascii=False, indent=1)
-    )
+    entries = {key: value for row in rows for key, value in row.items()}
+    write_text(path, json.dumps(entries, ensure_ascii=False, indent=1))
 
 
 # ------------------------------------------------------------------------------------------------------------ ablation
@@ -226,7 +225,7 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
     for name in finished:
         fitted = copy.copy(model_config)
         auto_fit(settings[name], fitted, 2, Console(quiet=True))  # as the run did: what it chose is recorded there
-        before = yaml.safe_load((runs[name] / "config.yaml").read_text())
+        before = read_settings(runs[name] / "config.yaml")
         check_settings(runs[name], before, resolved_settings(settings[name], fitted))
         console.print(f"{name}: {runs[name]} is there.", soft_wrap=True)
     below = {runs[name]: report_of(runs[name])["stage1_hash"] for name in finished}
@@ -254,13 +253,13 @@ def ablate(config: EvaluateConfig, model_config: ModelConfig, console: Console) 
         "data": config.data, "seed": config.seed, "full": FULL, "baseline": STAGE1_BASE,
         "evidence": reports[FULL]["evidence"], "runs": {name: r["adapter_hash"] for name, r in reports.items()},
     }  # fmt: skip
-    (table / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_text(table / "report.json", json.dumps(report, indent=2) + "\n")
     notes = [
         f"Data: {config.data}, {reported_on(examples)}, seed {config.seed}. Each variant is trained from the "
         "same stage 1 with the same steps; `no stage 1` has neither its adapter nor its filter. A reward that is left "
         "out is left out of GRPO only: a cold start imitates chains that rank and answer.",
     ]
-    (table / "report.md").write_text(markdown(report, "Ablation", notes))
+    write_text(table / "report.md", markdown(report, "Ablation", notes))
     console.print(terminal_table(report, reported_on(examples)))
     console.print(f"Table: {table / 'report.md'}", soft_wrap=True)
     return table
@@ -275,7 +274,7 @@ def ablation_runs(config: EvaluateConfig) -> tuple[Path, dict[str, Path]]:
 
 def report_of(run: Path) -> dict:
     """`report.json` of a finished run."""
-    return json.loads((run / "report.json").read_text())
+    return read_json(run / "report.json")
 
 
 def variant(config: EvaluateConfig, changes: dict[str, str], folder: Path, stage1: str) -> Stage2Config:

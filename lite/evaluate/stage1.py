@@ -19,6 +19,7 @@ from transformers import ProcessorMixin
 from lite.data.pools import Corpus, hard_pool
 from lite.data.problems import Problems
 from lite.data.sources import load_report_examples
+from lite.files import write_text
 from lite.metrics.ranking import Judged, chance, compare, filter_quality, summarise, tune_filter
 from lite.models.adapters import adapter_hash
 from lite.runs import read_metrics
@@ -92,11 +93,11 @@ def stage1_report(
             if chosen
         },
     }
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")
     plot_rewards(folder)
     plot_roc({"base": base, "trained": trained}, folder / "roc.png")
     plot_scores(trained, tuned["threshold"], folder / "scores.png")
-    (folder / "report.md").write_text(markdown(report))
+    write_text(folder / "report.md", markdown(report))
     console.print(terminal_table(report, f"{report['reported_on']}: the data's own pools"))
     console.print(terminal_table(report["hard_pools"], f"The same with hard pools of {config.hard_pool_size}"))
     console.print(_filter_sentence(report), soft_wrap=True)

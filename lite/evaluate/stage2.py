@@ -20,6 +20,7 @@ from transformers import ProcessorMixin
 from lite.data.pools import Corpus
 from lite.evaluate.stage1 import bm25, by_example, cell, save_plot
 from lite.evaluate.stage1 import plt as plots
+from lite.files import write_text
 from lite.metrics import bootstrap
 from lite.metrics.answers import answer_figures, answer_score, normalise
 from lite.metrics.ranking import ndcg
@@ -137,16 +138,16 @@ def read_predictions(path: Path) -> dict[str, Trace]:
     """The traces of an earlier, perhaps stopped, run by example id. A last line that a kill cut short is dropped."""
     if not path.exists():
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     found = {}
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
             found[row["id"]] = Trace.from_json(json.dumps(row["trace"]))
-        except (ValueError, KeyError, TypeError, LiteError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, LiteError) as error:
             if number < len(lines):
                 raise LiteError(f"{path}, line {number} is damaged ({error}). Remove the line or the file.") from error
-            path.write_text("".join(f"{whole}\n" for whole in lines[:-1]), encoding="utf-8")
+            write_text(path, "".join(f"{whole}\n" for whole in lines[:-1]))
     return found
 
 

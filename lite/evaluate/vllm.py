@@ -7,7 +7,6 @@ what `lite export` joins of both.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -24,6 +23,7 @@ from lite.config.model import ModelConfig
 from lite.evaluate.engine import Answer, budget
 from lite.evaluate.stage1 import by_example
 from lite.evaluate.stage2 import answer_examples
+from lite.files import read_json
 from lite.models.loading import model_path
 from lite.runs import read_card
 from lite.schema import Document, Example, LiteError, Trace
@@ -78,7 +78,7 @@ def engine_arguments(
     model_config: ModelConfig, stage1: Path, exported: Path, card: dict, max_prompt_tokens: int
 ) -> dict[str, Any]:
     """How vLLM is started, as keyword arguments of `vllm.LLM`."""
-    rank = max(json.loads((folder / "adapter_config.json").read_text())["r"] for folder in (stage1, exported))
+    rank = max(read_json(folder / "adapter_config.json")["r"] for folder in (stage1, exported))
     if rank > RANKS[-1]:
         raise LiteError(f"The exported adapter has rank {rank}; vLLM serves {RANKS[-1]} at most. Lower lora_r.")
     limits = {} if model_config.max_pixels is None else {"mm_processor_kwargs": {"max_pixels": model_config.max_pixels}}

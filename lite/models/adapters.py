@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,12 +18,15 @@ import bitsandbytes as bnb
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from lite.files import read_json, write_text
 from lite.runs import CARD, STAGE1, STAGE2, read_card, write_card
 from lite.schema import LiteError
 
+WEIGHTS = "adapter_model.safetensors"
 MERGED_AT_MOST = 2**30  # bytes
 
 # ------------------------------------------------------------------------------------------- what acts and what learns
@@ -128,7 +132,7 @@ def load_weights(model: PeftModel, folder: Path, name: str) -> None:
     Raises:
         LiteError: They are more or fewer than the model's.
     """
-    weights = load_file(folder / "adapter_model.safetensors")
+    weights = read_weights(folder)
     loaded = set_peft_model_state_dict(model, weights, adapter_name=name)
     lacking = [key for key in loaded.missing_keys if f".{name}." in key]
     for odd, word in ((loaded.unexpected_keys, "holds"), (lacking, "lacks")):
@@ -136,10 +140,50 @@ def load_weights(model: PeftModel, folder: Path, name: str) -> None:
             raise LiteError(f"{folder} does not fit this model: it {word} {odd[0]}. Was lora_r or the model changed?")
 
 
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a saved adapter by name.
+
+    Raises:
+        LiteError: Their file is missing or damaged.
+    """
+    try:
+        return load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise LiteError(f"{folder / WEIGHTS} cannot be read ({error}). Train or copy the adapter anew.") from error
+
+
+def check_shape(folder: Path) -> None:
+    """Refuse an adapter's configuration that says anything but what lite writes: PEFT would follow it in whatever it
+    knows, importing modules included.
+
+    Raises:
+        LiteError: It is missing, damaged, or of another kind of adapter.
+    """
+    path = folder / "adapter_config.json"
+    settings = read_json(path)
+    usual = LoraConfig(task_type="CAUSAL_LM", inference_mode=True).to_dict()
+    if not isinstance(settings, dict) or settings.get("peft_type") != usual["peft_type"]:
+        raise LiteError(f"{path} does not describe a LoRA adapter. Train one with recipes/stage1.sh.")
+    right = {
+        "r": lambda value: type(value) is int and 0 < value <= 4096,
+        "lora_alpha": lambda value: type(value) in (int, float) and 0 < value < 1e6,
+        "lora_dropout": lambda value: type(value) in (int, float) and 0 <= value < 1,
+        "target_modules": lambda value: isinstance(value, str | list) and all(isinstance(part, str) for part in value),
+        "base_model_name_or_path": lambda value: isinstance(value, str | None),
+        "peft_version": lambda value: True,
+    }
+    for name in usual.keys() & settings.keys() | {"r", "lora_alpha", "target_modules"}:
+        value = settings.get(name)
+        if not (right[name](value) if name in right else value == usual[name] or not value):
+            raise LiteError(
+                f"{path}: {name!r} is {value!r:.100}, which lite never writes. Train or copy the adapter anew."
+            )
+
+
 def adapter_hash(folder: Path) -> str:
     """SHA-256 over the names and bytes of an adapter's tensors."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(load_file(folder / "adapter_model.safetensors").items()):
+    for name, tensor in sorted(read_weights(folder).items()):
         digest.update(name.encode())
         digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -168,9 +212,9 @@ def save_adapter(model: PeftModel, name: str, folder: Path, card: dict) -> None:
         file.replace(folder / file.name)
     nested.rmdir()
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-    settings = json.loads((folder / "adapter_config.json").read_text())
+    settings = read_json(folder / "adapter_config.json")
     settings["base_model_name_or_path"] = card["base"]  # for the embedded model PEFT notes a path of this machine
-    (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    write_text(folder / "adapter_config.json", json.dumps(settings, indent=2, sort_keys=True) + "\n")
     write_card(folder, card | {"hash": adapter_hash(folder)})
 
 
@@ -189,10 +233,17 @@ def load_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str) ->
         )
     if adapter_hash(folder) != card["hash"]:
         raise LiteError(f"The weights in {folder} are not those that its {CARD} describes. Train or copy them anew.")
-    if isinstance(model, PeftModel):
-        model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=True)
-        return model
-    return PeftModel.from_pretrained(model, folder, adapter_name=name)
+    check_shape(folder)
+    try:
+        if isinstance(model, PeftModel):
+            model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=True)
+            return model
+        return PeftModel.from_pretrained(model, folder, adapter_name=name)
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, TypeError, RuntimeError, re.error) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise LiteError(f"{folder} does not fit its base model: {reason} Train or copy the adapter anew.") from error
 
 
 def load_stack(model: PreTrainedModel, stage1: Path | None, stage2: Path | None) -> PeftModel | PreTrainedModel:

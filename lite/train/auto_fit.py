@@ -18,12 +18,12 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from rich.console import Console
 
 from lite.config.model import ModelConfig
 from lite.models.loading import model_path
 from lite.models.memory import PIXELS_PER_TOKEN, USABLE, Shape, card_gib, run_estimate, shape_of
+from lite.runs import read_settings
 from lite.schema import LiteError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def recorded(config: RunConfig, asked: Settings) -> Settings | None:
     path = Path(config.output_dir) / "config.yaml"
     if config.overwrite or not path.exists():
         return None
-    before = (yaml.safe_load(path.read_text()) or {}).get("auto_fitted", {})
+    before = read_settings(path).get("auto_fitted") or {}
     chosen = asked | {name: after for name, (_, after) in before.items()}
     same = all(asked.get(name) == was for name, (was, _) in before.items())
     return chosen if before and same else None

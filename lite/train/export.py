@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -12,9 +11,10 @@ from peft import PeftModel
 
 from lite.config.model import ModelConfig
 from lite.data.sources import split_mix
+from lite.files import read_json, write_text
 from lite.models.adapters import activate, load_stack, save_adapter
 from lite.models.loading import load_model, model_path
-from lite.runs import STAGE1, STAGE2, read_card, stage1_of
+from lite.runs import STAGE1, STAGE2, read_card, read_settings, stage1_of
 from lite.schema import LiteError
 
 JOINED = "joined"
@@ -64,7 +64,7 @@ def export(run: Path, out: Path, merge: bool = False) -> Path:
     else:
         join(model, names)
         save_adapter(model, JOINED, out, card)
-    (out / "README.md").write_text(model_card(run, card, merge))
+    write_text(out / "README.md", model_card(run, card, merge))
     return out
 
 
@@ -83,8 +83,8 @@ def model_card(run: Path, card: dict, merged: bool) -> str:
         "tags": ["rag", "grpo", "lora", "explainable"],
         **({"base_model": card["base"]} if is_hub_id else {}),
     }
-    settings = yaml.safe_load((run / "config.yaml").read_text())
-    report = json.loads((run / "report.json").read_text()) if (run / "report.json").exists() else {}
+    settings = read_settings(run / "config.yaml")
+    report = read_json(run / "report.json") if (run / "report.json").exists() else {}
     figures = report.get("systems", {}).get(report.get("full"), report.get("trained", {}))
     shown = ("learning_rate", "max_steps", "num_generations", "beta", "lora_r", "lora_alpha", "seed", "temperature")
     lines = [

@@ -30,10 +30,11 @@ from lite.data.pools import Pair
 from lite.data.problems import Problems
 from lite.data.sources import is_readable, load_training_pairs
 from lite.evaluate.stage1 import stage1_report
+from lite.files import UNFINISHED, write_text
 from lite.models.adapters import base_fingerprint, save_adapter
 from lite.models.loading import load_model, lora_config, vision_tokens
 from lite.models.memory import REMEDIES
-from lite.runs import STAGE1, write_card
+from lite.runs import STAGE1, read_settings, write_card
 from lite.schema import Document, LiteError, open_image_file
 from lite.stages.prompts import NO, YES, stage1_prompt
 from lite.train import rewards
@@ -364,16 +365,16 @@ def claim_together(folder: Path, settings: dict[str, Any], overwrite: bool) -> N
 def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
     """Write `config.yaml`, unless the folder already holds a run with other settings, or something else."""
     path = folder / "config.yaml"
-    before = yaml.safe_load(path.read_text()) if path.exists() else None
+    before = read_settings(path) if path.exists() else None
     ours = isinstance(before, dict) and "base_fingerprint" in before
-    if folder.exists() and any(folder.iterdir()) and not ours:
+    if folder.exists() and not ours and any(file.suffix != UNFINISHED for file in folder.iterdir()):
         raise LiteError(f"{folder} is not empty and holds no run of ours. Give another --output_dir.")
     if overwrite and folder.exists():
         shutil.rmtree(folder)
     if path.exists():
         check_settings(folder, before, settings)
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(settings))
+    write_text(path, yaml.safe_dump(settings))
 
 
 def check_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

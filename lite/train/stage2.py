@@ -37,6 +37,7 @@ from lite.evaluate.stage2 import (
     stage1_scores,
     terminal_table,
 )
+from lite.files import write_text
 from lite.models.adapters import (
     activate,
     active,
@@ -369,7 +370,7 @@ def stage2_report(
     if not whose.exists() or whose.read_text() != owner:
         shutil.rmtree(whose.parent, ignore_errors=True)
         whose.parent.mkdir()
-        whose.write_text(owner)
+        write_text(whose, owner)
 
     def run(name: str, adapters: Sequence[str], scores: Sequence[np.ndarray], budget: Budget) -> list[list[Trace]]:
         ask = partial(say, model, processor)
@@ -407,7 +408,7 @@ def stage2_report(
     }
     report |= report_systems(examples, systems, full, report["baseline"])
     report["evidence"] = evidence_test(systems[full][0], ask, examples)
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")
     plot_terms(folder)
     notes = [
         f"Data: {config.data}, {report['reported_on']}; seed {config.seed}; adapter "
@@ -418,7 +419,7 @@ def stage2_report(
         f"`{BASE}` gets BM25's best documents, the others what stage 1 keeps."
         + (f" `{COLD_START}` is what GRPO began with." if config.cold_start_steps else ""),
     ]
-    (folder / "report.md").write_text(markdown(report, "Stage 2: rank and answer", notes) + "\n![reward](reward.png)\n")
+    write_text(folder / "report.md", markdown(report, "Stage 2: rank and answer", notes) + "\n![reward](reward.png)\n")
     console.print(terminal_table(report, report["reported_on"]))
     if report["evidence"]["questions"]:
         console.print(evidence_sentence(report["evidence"]), soft_wrap=True, highlight=False)

@@ -1,6 +1,7 @@
 """The settings parser and the command line around it."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,32 @@ def test_file_that_is_no_mapping_is_named(settings, text):
 @pytest.mark.parametrize("text", ["a: [1,", "a: b: c", "\tmax_steps: 3", "max_steps: 'three"])
 def test_file_that_is_no_yaml_is_named(settings, text):
     assert "settings.yaml is not YAML" in refusal(settings(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: !!python/object/apply:os.system ['touch owned']", "[" * 5000 + "]" * 5000, "a: &a [*a, *b]", "\u0000"],
+)
+def test_file_that_would_build_more_than_values_is_refused(settings, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "settings.yaml is not YAML" in refusal(settings(text))
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_recipe_sets_no_environment_variable(settings, monkeypatch):
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    assert "cannot set environment variables" in refusal(settings({"env": {"LD_PRELOAD": "/tmp/evil.so"}}))
+    assert "cannot set environment variables" in refusal(settings({"env": None}))
+    assert "LD_PRELOAD" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("output_dir", {"a": 1}), ("data", 5), ("max_steps", [1]), ("model_name_or_path", ["tiny"]),
+     ("learning_rate", None), ("report_to", {"a": 1}), ("limit", {})],
+)  # fmt: skip
+def test_value_of_another_kind_is_named(settings, field, value):
+    assert f"settings.yaml: {field} is " in refusal(settings({field: value}))
 
 
 def test_file_that_is_no_text_is_named(tmp_path):

@@ -25,6 +25,7 @@ from rich.console import Console
 from lite.cli import main as cli
 from lite.config.model import ModelConfig
 from lite.evaluate.run import ABLATIONS, EvaluateConfig, ablate, ablation_runs, adapters_of, variant
+from lite.runs import SHIPPED, read_card
 from lite.schema import LiteError
 from lite.train.auto_fit import auto_fit
 from lite.train.stage1 import resolved_settings
@@ -180,7 +181,7 @@ def test_runs_on_another_stage_1_are_told_before_what_is_missing_is_trained(
     monkeypatch.setattr("lite.evaluate.run.train_stage2", lambda *_: pytest.fail("trained"))
     (finished / "ablation" / "no-answer-reward" / "report.json").unlink()
     (finished / "stage1" / "adapter").mkdir(parents=True)
-    card = {"stage": "stage1", "hash": "c" * 64}
+    card = read_card(SHIPPED / "stage1") | {"hash": "c" * 64}
     (finished / "stage1" / "adapter" / "lite.json").write_text(json.dumps(card))
     with pytest.raises(LiteError, match=r"(?s)different stage 1 adapters:.*stage1/adapter: cccccccccccc\n"):
         run_ablation()

@@ -161,9 +161,7 @@ def test_malformed_predictions_are_named_or_count_0(gold, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["exact_match"] == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize(
-    ("predictions", "message"), [("{", "cannot be read as JSON"), ("[]", "must hold one JSON object")]
-)
+@pytest.mark.parametrize(("predictions", "message"), [("{", "is not JSON"), ("[]", "must hold one JSON object")])
 def test_a_file_that_is_no_submission_is_named(gold, tmp_path, capsys, predictions, message):
     assert main([*gold, *submit(tmp_path, predictions)]) == 1
     error = capsys.readouterr().err

@@ -249,10 +249,10 @@ def test_stock_trl_cannot_do_kl_on_stacked_adapters(random_folder: Path, tmp_pat
 def saved(folder: Path, run: Path) -> tuple[Path, Path]:
     """A stage 1 and a stage 2 adapter on disk."""
     model, _ = stack(folder, fill_stage2=True)
-    card = {"base": str(folder), "base_fingerprint": base_fingerprint(model), "max_pixels": None}
+    card = {"base": str(folder), "base_fingerprint": base_fingerprint(model), "max_pixels": None, "document_chars": 99}
     save_adapter(model, STAGE1, run / STAGE1, card | {"stage": STAGE1})
-    stage1_hash = read_card(run / STAGE1)["hash"]
-    save_adapter(model, STAGE2, run / STAGE2, card | {"stage": STAGE2, "stage1_hash": stage1_hash, "active": BOTH})
+    of_stage2 = {"stage1_hash": read_card(run / STAGE1)["hash"], "max_documents": 5, "max_completion_length": 24}
+    save_adapter(model, STAGE2, run / STAGE2, card | of_stage2 | {"stage": STAGE2, "active": BOTH})
     return run / STAGE1, run / STAGE2
 
 
