@@ -200,7 +200,8 @@ class Cell:
         return self.stock_trainer(model, processor), processor
 
     def lite_trainer(self, base, processor):
-        from lite.train.trainer import StageConfig, StageTrainer
+        from lite.config.runs import StageConfig
+        from lite.train.trainer import StageTrainer
 
         model, reference = self.stacked(base)
         trainer = StageTrainer(
@@ -268,8 +269,8 @@ class Cell:
         import torch
         from transformers import TrainerCallback
 
+        from lite.config.runs import StageConfig
         from lite.models.memory import run_estimate
-        from lite.train.trainer import StageConfig
 
         trainer, _ = self.trainer()
         phases = self.phases

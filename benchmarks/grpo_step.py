@@ -37,9 +37,10 @@ from rich.table import Table
 from transformers import AutoConfig, AutoProcessor, Qwen3VLForConditionalGeneration
 from trl import GRPOConfig, GRPOTrainer
 
+from lite.config.runs import StageConfig
 from lite.models.loading import LANGUAGE_LAYERS, vision_tokens
 from lite.runs import TINY
-from lite.train.trainer import StageConfig, StageTrainer
+from lite.train.trainer import StageTrainer
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -20,7 +20,7 @@ import numpy as np
 from readme import write_section
 
 from lite.data import flags
-from lite.evaluate.stage2 import read_predictions
+from lite.evaluate.answers import read_predictions
 from lite.metrics.answers import exact_match
 from lite.metrics.ranking import ndcg
 from lite.schema import Example, Trace

@@ -38,7 +38,7 @@ from lite.ray import connected
 from lite.runs import SHIPPED, TINY
 from lite.schema import Example
 from lite.stages.prompts import stage1_prompt
-from lite.train.stage1 import prompt_lengths
+from lite.train.rows import prompt_lengths
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks" / "results" / "scale.json"

@@ -18,7 +18,7 @@ from readme import write_section
 
 from lite.cli import main as cli
 from lite.runs import read_metrics
-from lite.train.stage1 import check_settings
+from lite.train.run_folder import check_settings
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ("auc", "recall@1", "recall@5", "ndcg@5")

@@ -17,6 +17,7 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from lite.config.model import ModelConfig
+from lite.config.runs import StageConfig
 from lite.models import shared_prompt
 from lite.models.adapters import activate, add_adapter, base_fingerprint, load_adapter, save_adapter
 from lite.models.loading import load_model, lora_config, vision_tokens
@@ -24,7 +25,7 @@ from lite.runs import STAGE1, STAGE2
 from lite.schema import Document
 from lite.stages.filter import answer_tokens, encode, evaluating, score
 from lite.stages.prompts import stage1_prompt
-from lite.train.trainer import StageConfig, StageTrainer
+from lite.train.trainer import StageTrainer
 
 CUDA = torch.cuda.is_available()
 TOLERANCE = 0.05 if CUDA else 1e-3  # bf16 on a GPU, fp32 on a CPU

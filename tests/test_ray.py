@@ -20,7 +20,7 @@ from rich.console import Console
 from lite.cli import main as cli
 from lite.data.sources import load_examples
 from lite.evaluate import on_ray
-from lite.evaluate.stage2 import read_predictions
+from lite.evaluate.answers import read_predictions
 from lite.library.on_ray import FILES
 from lite.library.store import Library
 from lite.ray import connected

@@ -15,10 +15,11 @@ from transformers import TrainerCallback
 
 from lite.config.launch import first_to_fail
 from lite.config.model import ModelConfig
+from lite.config.runs import StageConfig
 from lite.models.adapters import activate, add_adapter
 from lite.models.loading import load_model, lora_config, vision_tokens
 from lite.runs import STAGE1, STAGE2
-from lite.train.trainer import StageConfig, StageTrainer
+from lite.train.trainer import StageTrainer
 
 GROUP, PROMPTS, ROWS = 4, 4, 20  # prompts of a step, rows of the data
 # What differs between the runs that are compared.

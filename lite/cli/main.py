@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -159,9 +158,10 @@ def _metrics(arguments: list[str]) -> int:
 def _train_stage1(arguments: list[str]) -> None:
     from lite.config.launch import is_main
     from lite.config.parse import parse
+    from lite.config.runs import Stage1Config
     from lite.terminal import Console
     from lite.train.dry_run import dry_run_stage1
-    from lite.train.stage1 import Stage1Config, train_stage1
+    from lite.train.stage1 import train_stage1
 
     config, model_config = parse(Stage1Config, "train stage1", _without_gpu(arguments))
     (dry_run_stage1 if config.dry_run else train_stage1)(config, model_config, Console(quiet=not is_main()))
@@ -170,9 +170,10 @@ def _train_stage1(arguments: list[str]) -> None:
 def _train_stage2(arguments: list[str]) -> None:
     from lite.config.launch import is_main
     from lite.config.parse import parse
+    from lite.config.runs import Stage2Config
     from lite.terminal import Console
     from lite.train.dry_run import dry_run_stage2
-    from lite.train.stage2 import Stage2Config, train_stage2
+    from lite.train.stage2 import train_stage2
 
     config, model_config = parse(Stage2Config, "train stage2", _without_gpu(arguments))
     (dry_run_stage2 if config.dry_run else train_stage2)(config, model_config, Console(quiet=not is_main()))
@@ -188,14 +189,18 @@ def _without_gpu(arguments: list[str]) -> list[str]:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    from lite.config.parse import parse
-    from lite.evaluate.run import EvaluateConfig, ablate, evaluate
+    from lite.config.evaluate import parse_evaluate
     from lite.terminal import Console
 
-    # The recipe's output_dir is the run that is evaluated; one that is given here is where the results go.
-    arguments = [re.sub(r"^--output[-_]dir(?==|$)", "--results", argument) for argument in arguments]
-    config, model_config = parse(EvaluateConfig, "evaluate", arguments)
-    (ablate if config.ablate else evaluate)(config, model_config, Console())
+    config, recipe, model_config = parse_evaluate(arguments)
+    if config.ablate:
+        from lite.train.ablation import ablate
+
+        ablate(config, recipe, model_config, Console())
+    else:
+        from lite.evaluate.run import evaluate
+
+        evaluate(config, model_config, Console())
 
 
 def _export(arguments: list[str]) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -12,12 +13,14 @@ from datetime import timedelta
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lite.schema import LiteError
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
+
+Arguments = TypeVar("Arguments", bound="TrainingArguments")
 
 
 def processes() -> int:
@@ -79,12 +82,13 @@ def share_of_batch(
     return rows, accumulation // shared, steps_per_generation and steps_per_generation // shared
 
 
-def for_processes(args: TrainingArguments) -> None:
-    """Let several processes train a LoRA adapter by more than one forward pass per step; one process takes one GPU.
+def for_processes(args: Arguments) -> Arguments:
+    """A copy of `args` with which several processes, each on one GPU, can train a LoRA adapter.
 
     Every weight that learns takes part in every pass, so none has to be looked for; and buffers, which nobody changes,
     must not be sent around at every pass: processes differ in how many passes their prompts take.
     """
+    args = copy.copy(args)
     args.ddp_find_unused_parameters = False
     args.ddp_broadcast_buffers = False
     # Where one process sees several GPUs, transformers multiplies the batch by their number, for a DataParallel that a
@@ -92,6 +96,7 @@ def for_processes(args: TrainingArguments) -> None:
     args._n_gpu = min(1, args.n_gpu)
     if args.use_cpu and processes() > 1:
         _name_cpus()
+    return args
 
 
 @cache

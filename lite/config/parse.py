@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,15 +44,12 @@ def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]
         parser.print_help()
         raise SystemExit(0)
     if "--help" in arguments or "-h" in arguments:
-        print_help(config_class, command)
+        print_help(help_sections(config_class), command)
         raise SystemExit(0)
     known = typing.get_type_hints(config_class) | typing.get_type_hints(ModelConfig)
     if "--config" in arguments:
         check_file(arguments, known)
-    for argument in arguments:
-        name = argument.removeprefix("--").split("=")[0].replace("-", "_").removeprefix("no_")
-        if argument.startswith("--") and name not in known.keys() | {"config"}:
-            raise LiteError(f"Unknown argument --{name}{suggestion(name, known)} `lite {command} --help` lists them.")
+    check_names(arguments, known, command)
     check_launch(_load_in_4bit(arguments))
     try:
         config, model_config = parser.parse_args_and_config(arguments)
@@ -66,6 +63,14 @@ def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]
         raise LiteError(f"The settings do not fit together: {error}{remedy}") from error
     check_rollouts(config, model_config)
     return config, model_config
+
+
+def check_names(arguments: Sequence[str], known: Collection[str], command: str) -> None:
+    """Refuse an argument that no field is named like."""
+    for argument in arguments:
+        name = argument.removeprefix("--").split("=")[0].replace("-", "_").removeprefix("no_")
+        if argument.startswith("--") and name not in {*known, "config"}:
+            raise LiteError(f"Unknown argument --{name}{suggestion(name, known)} `lite {command} --help` lists them.")
 
 
 def check_rollouts(config: GRPOConfig, model_config: ModelConfig) -> None:
@@ -147,22 +152,28 @@ def suggestion(name: str, known: Collection[str]) -> str:
     return f" — did you mean {close[0]}?" if close else "."
 
 
-def print_help(config_class: type[GRPOConfig], command: str) -> None:
-    """Our own fields and the common ones of TRL."""
+def help_sections(config_class: type[GRPOConfig]) -> dict[str, Sequence[dataclasses.Field]]:
+    """The fields of a run by title: those of the stage, of the model, and those of TRL that recipes set."""
+    of_trl = {f.name for f in dataclasses.fields(GRPOConfig)}
+    every = dataclasses.fields(config_class)
+    return {
+        "This stage": [f for f in every if f.name not in of_trl or f.name == "num_completions_to_print"],
+        "Model and adapter": dataclasses.fields(ModelConfig),
+        "Of TRL's GRPOConfig, what recipes set (--help_all lists the rest)": [
+            f for f in every if f.name in COMMON_FIELDS
+        ],
+    }
+
+
+def print_help(sections: Mapping[str, Sequence[dataclasses.Field]], command: str) -> None:
+    """What each field means."""
     console = Console()
     console.print(f"usage: lite {command} --config FILE [--any_field value]\n", markup=False)
     console.print(
-        "Runs, or continues, the training that FILE describes; recipes/*/ holds ready files with a comment on every "
-        "value. A field on the command line wins over the file.\n"
+        "Runs, or continues, what FILE describes; recipes/*/ holds ready files with a comment on every value. A field "
+        "on the command line wins over the file.\n"
     )
-    of_trl = {f.name for f in dataclasses.fields(GRPOConfig)}
-    ours = [f for f in dataclasses.fields(config_class) if f.name not in of_trl or f.name == "num_completions_to_print"]
-    common = [f for f in dataclasses.fields(config_class) if f.name in COMMON_FIELDS]
-    for title, fields in (
-        ("This stage", ours),
-        ("Model and adapter", dataclasses.fields(ModelConfig)),
-        ("Of TRL's GRPOConfig, what recipes set (--help_all lists the rest)", common),
-    ):
+    for title, fields in sections.items():
         console.print(f"{title}:", style="bold")
         for field in fields:
             default = "" if field.default in (dataclasses.MISSING, None) else f" [{field.default}]"

@@ -89,7 +89,7 @@ def reward_curves(folder: Path) -> pd.DataFrame | None:
 
 def report_tables(folder: Path) -> str:
     """Before and after, from `report.json`: every system's figures with their intervals, and the gain."""
-    from lite.evaluate.stage2 import evidence_sentence  # here: with what it imports it would double the start-up time
+    from lite.evaluate.report import evidence_sentence  # here: with what it imports it would double the start-up time
 
     report = _read_json(folder / "report.json")
     if report is None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from lite.config.model import ModelConfig
-from lite.evaluate.stage2 import Budget, answer_examples, stage1_scores
+from lite.evaluate.answers import Budget, answer_examples
+from lite.evaluate.scores import stage1_scores
 from lite.models.adapters import active, load_stack
 from lite.models.loading import load_model
 from lite.runs import read_card, tuned_card

@@ -20,9 +20,9 @@ from rich.console import Console
 from transformers import AutoProcessor, ProcessorMixin
 
 from lite.config.model import ModelConfig
+from lite.evaluate.answers import answer_examples
 from lite.evaluate.engine import Answer, budget
-from lite.evaluate.stage1 import by_example
-from lite.evaluate.stage2 import answer_examples
+from lite.evaluate.scores import by_example
 from lite.files import read_json
 from lite.models.loading import model_path
 from lite.runs import read_card

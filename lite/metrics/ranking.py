@@ -175,3 +175,9 @@ def _auc(questions: Sequence[Judged], counts: np.ndarray) -> np.ndarray:
 def _interval(draws: np.ndarray) -> dict[str, float]:
     low, high = np.nanpercentile(draws, [2.5, 97.5])
     return {"low": float(low), "high": float(high)}
+
+
+def set_f1(chosen: Sequence[int], relevant: Sequence[int]) -> float:
+    """F1 of a set of documents against the relevant ones."""
+    shared = len(set(chosen) & set(relevant))
+    return 2 * shared / (len(chosen) + len(relevant))

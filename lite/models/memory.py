@@ -15,7 +15,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 if TYPE_CHECKING:
     from lite.config.model import ModelConfig
-    from lite.train.trainer import StageConfig
+    from lite.config.runs import StageConfig
 
 GIB = 2**30
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # 4 bits, an 8-bit scale per block of 64, a 32-bit one per 256 blocks

@@ -17,7 +17,6 @@ from lite.models.loading import vision_tokens
 from lite.schema import Document, Trace
 from lite.stages.filter import encode, evaluating
 from lite.stages.prompts import UNKNOWN, parse_stage2, stage2_prompt
-from lite.train.rewards import final_order
 
 BASE, STAGE1_BASE, COLD_START, FULL = "base", "stage 1 + base", "stage 1 + cold start", "stage 1 + stage 2"  # systems
 # What is said where stage 1 lets no document through: the honest outcome, without asking stage 2.
@@ -219,6 +218,11 @@ def trace(
         failure=output.failure,
         seconds=seconds or {},
     )
+
+
+def final_order(ranked: Sequence[int], stage1_order: Sequence[int]) -> list[int]:
+    """The ranked documents first, the others behind them in stage 1's order."""
+    return [*ranked, *(number for number in stage1_order if number not in ranked)]
 
 
 def _greedy(model: PreTrainedModel, processor: ProcessorMixin, max_new_tokens: int) -> GenerationConfig:

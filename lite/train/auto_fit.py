@@ -14,20 +14,17 @@ With pixels and documents, `max_prompt_tokens` shrinks as well, so that no promp
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from rich.console import Console
 
 from lite.config.model import ModelConfig
+from lite.config.runs import RunConfig, with_values
 from lite.models.loading import model_path
 from lite.models.memory import PIXELS_PER_TOKEN, USABLE, Shape, card_gib, run_estimate, shape_of
 from lite.runs import read_settings
 from lite.schema import LiteError
-
-if TYPE_CHECKING:
-    from lite.train.stage1 import RunConfig
 
 SMALLEST_BATCH, FEWEST_GENERATIONS, FEWEST_PIXELS, FEWEST_DOCUMENTS = 2, 4, 256 * 256, 2
 FIELDS = (
@@ -35,12 +32,13 @@ FIELDS = (
     "num_generations", "max_pixels", "max_documents", "max_prompt_tokens",
 )  # fmt: skip
 Settings = dict[str, int]
+Config = TypeVar("Config", bound=RunConfig)
 
 
 def auto_fit(
-    config: RunConfig, model_config: ModelConfig, adapters: int, console: Console, assumed_gib: float | None = None
-) -> dict[str, list[int]]:
-    """Fit `config` and `model_config`, in place, to this machine's GPU; say what was changed.
+    config: Config, model_config: ModelConfig, adapters: int, console: Console, assumed_gib: float | None = None
+) -> tuple[Config, ModelConfig, dict[str, list[int]]]:
+    """Settings that fit this machine's GPU; says what was changed.
 
     A run folder that this has fitted before is continued with what was chosen then, also on another card.
 
@@ -49,35 +47,33 @@ def auto_fit(
         assumed_gib: The card's size where there is no GPU; without one, nothing is changed then.
 
     Returns:
-        {field: [asked for, chosen]} of what was changed.
+        The settings, and {field: [asked for, chosen]} of what was changed in them.
 
     Raises:
         LiteError: Nothing is left to lower.
     """
     if not config.auto_fit:
-        return {}
+        return config, model_config, {}
     gib, shape = card_gib() or assumed_gib, shape_of(model_path(model_config.model_name_or_path))
     if gib is None or shape is None:
         what = "there is no GPU here" if gib is None else f"nothing is known of {model_config.model_name_or_path}"
         console.print(f"auto_fit: nothing to do, {what}.", soft_wrap=True)
-        return {}
+        return config, model_config, {}
     asked = read(config, model_config)
     chosen = recorded(config, asked) or fit(shape, config, model_config, adapters, gib)
-    write(config, model_config, chosen)
     changed = {name: [asked[name], chosen[name]] for name in asked if chosen[name] != asked[name]}
     for name, (before, after) in changed.items():
         console.print(f"auto_fit: {name} {before} → {after}", highlight=False)
     if not changed:
         console.print(f"auto_fit: the settings fit a card of {gib:.0f} GiB as they are.", highlight=False)
-    return changed
+    return *write(config, model_config, chosen), changed
 
 
 def fit(shape: Shape, config: RunConfig, model_config: ModelConfig, adapters: int, gib: float) -> Settings:
     """The settings of `FIELDS` that fit a card of `gib` GiB by the estimate. Changes nothing."""
 
     def peak(settings: Settings) -> float:
-        tried, tried_model = copy.copy(config), copy.copy(model_config)
-        write(tried, tried_model, settings)
+        tried, tried_model = write(config, model_config, settings)
         images = settings.get("max_documents", 1)
         return run_estimate(shape, tried, tried_model, settings["max_prompt_tokens"], images, adapters)["peak"]
 
@@ -101,10 +97,11 @@ def read(config: RunConfig, model_config: ModelConfig) -> Settings:
     return {name: values[name] for name in FIELDS if values.get(name) is not None}
 
 
-def write(config: RunConfig, model_config: ModelConfig, settings: Settings) -> None:
-    """Put settings into both configurations."""
-    for name, value in settings.items():
-        setattr(model_config if name == "max_pixels" else config, name, value)
+def write(config: Config, model_config: ModelConfig, settings: Settings) -> tuple[Config, ModelConfig]:
+    """Both configurations with these settings."""
+    pixels = {name: value for name, value in settings.items() if name == "max_pixels"}
+    others = {name: value for name, value in settings.items() if name != "max_pixels"}
+    return with_values(config, **others), with_values(model_config, **pixels)
 
 
 def recorded(config: RunConfig, asked: Settings) -> Settings | None:

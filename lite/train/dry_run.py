@@ -14,6 +14,7 @@ from trl import GRPOConfig
 
 from lite.config.model import ModelConfig
 from lite.config.parse import COMMON_FIELDS
+from lite.config.runs import RunConfig, Stage1Config, Stage2Config
 from lite.models.loading import model_path
 from lite.models.memory import (
     GENERATING,
@@ -28,8 +29,7 @@ from lite.models.memory import (
 from lite.schema import Document
 from lite.stages.prompts import stage2_prompt
 from lite.train.auto_fit import auto_fit
-from lite.train.stage1 import RunConfig, Stage1Config, load_pairs, pair_prompts, prompt_lengths
-from lite.train.stage2 import Stage2Config
+from lite.train.rows import load_pairs, pair_prompts, prompt_lengths
 from lite.train.stage2_rows import unscored_rows
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ PHASES = {
 
 def dry_run_stage1(config: Stage1Config, model_config: ModelConfig, console: Console) -> None:
     """Print the settings, the data, the prompts' lengths and the memory estimate of a stage 1 run."""
-    auto_fit(config, model_config, 1, console, DEFAULT_CARD_GIB)
+    config, model_config, _ = auto_fit(config, model_config, 1, console, DEFAULT_CARD_GIB)
     pairs = load_pairs(config)
     what = f"{len(pairs)} pairs of a question and a document, half of them relevant"
     dry_run(config, model_config, console, what, *pair_prompts(pairs, config.document_chars))
@@ -56,7 +56,7 @@ def dry_run_stage1(config: Stage1Config, model_config: ModelConfig, console: Con
 
 def dry_run_stage2(config: Stage2Config, model_config: ModelConfig, console: Console) -> None:
     """The same of a stage 2 run. Prompts are filled without stage 1's scores: as long, with other distractors."""
-    auto_fit(config, model_config, 2, console, DEFAULT_CARD_GIB)
+    config, model_config, _ = auto_fit(config, model_config, 2, console, DEFAULT_CARD_GIB)
     listings = [row.listing for row in unscored_rows(config)]
     prompts = [stage2_prompt(listing.question, listing.documents, config.document_chars) for listing in listings]
     what = f"{len(listings)} prompts of a question with up to {config.max_documents} documents"

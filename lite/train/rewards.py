@@ -7,10 +7,11 @@ A completion is one assistant turn, `[{"role": "assistant", "content": text}]`; 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from lite.metrics.answers import answer_score, exact_match, token_f1
-from lite.metrics.ranking import ndcg
+from lite.metrics.ranking import ndcg, set_f1
+from lite.stages.answer import final_order
 from lite.stages.prompts import DISMISSAL, HELPS, UNKNOWN, citations, parse_stage1, parse_stage2
 
 # ------------------------------------------------------------------------------------------------------------ stage 1
@@ -158,14 +159,3 @@ def discussion(reasoning: str) -> dict[int, str]:
         for number, text in said.items()
         if VERDICT.search(text) or len(re.findall(r"\w+", text)) >= MIN_WORDS
     }
-
-
-def final_order(ranked: Sequence[int], stage1_order: Sequence[int]) -> list[int]:
-    """The ranked documents first, the others behind them in stage 1's order."""
-    return [*ranked, *(number for number in stage1_order if number not in ranked)]
-
-
-def set_f1(chosen: Sequence[int], relevant: Sequence[int]) -> float:
-    """F1 of a set of documents against the relevant ones."""
-    shared = len(set(chosen) & set(relevant))
-    return 2 * shared / (len(chosen) + len(relevant))

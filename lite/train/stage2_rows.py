@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from accelerate import PartialState
@@ -20,10 +19,11 @@ from rich.console import Console
 from transformers import ProcessorMixin
 
 from lite.config.launch import processes
+from lite.config.runs import Stage2Config
 from lite.data.pools import CONFUSABLE, SAMPLE, Corpus, draw_negative, relevant_documents
 from lite.data.problems import Problems
 from lite.data.sources import load_training_sets, without_unreadable
-from lite.evaluate.stage2 import stage1_scores
+from lite.evaluate.scores import stage1_scores
 from lite.metrics.answers import normalise
 from lite.runs import read_card
 from lite.schema import Document, Example, LiteError
@@ -32,9 +32,6 @@ from lite.stages.prompts import stage2_prompt
 from lite.train.chains import compose_chain
 
 logger = logging.getLogger(__name__)
-
-if TYPE_CHECKING:
-    from lite.train.stage2 import Stage2Config
 
 
 @dataclass(frozen=True)

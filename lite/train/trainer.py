@@ -5,13 +5,11 @@ Each override says what it mends in TRL 1.14 and when it can go. Everything else
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,40 +25,21 @@ from transformers import (
     Trainer,
     TrainerCallback,
 )
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 from trl.data_utils import prepare_multimodal_messages
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import pad, selective_log_softmax, selective_log_softmax_and_entropy
 
-from lite.config.launch import for_processes, share_of_batch
+from lite.config.launch import for_processes
+from lite.config.runs import StageConfig, with_values
 from lite.models import shared_prompt
 from lite.models.adapters import active, load_weights, merged
 from lite.models.memory import GENERATING, LOADING, SCORING, TRAINING
 from lite.schema import LiteError
 from lite.stages.filter import evaluating
+from lite.train.run_folder import last_checkpoint
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class StageConfig(GRPOConfig):
-    """TRL's GRPOConfig and what `StageTrainer` adds to it."""
-
-    shared_prompt: bool = field(
-        default=True,
-        metadata={"help": "Compute a prompt once per group. False: per completion, as TRL does; same result, slower."},
-    )
-
-    def __post_init__(self):
-        if self.deepspeed or self.fsdp:
-            raise ValueError("deepspeed and fsdp are settled by the launcher's file: see recipes/accelerate/")
-        # A recipe's batch is the whole batch: several processes share it, so that they train the same run.
-        names = ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation")
-        self.of_recipe = {name: getattr(self, name) for name in names}
-        shares = share_of_batch(*self.of_recipe.values(), self.generation_batch_size, self.num_generations)
-        for name, share in zip(names, shares, strict=True):
-            setattr(self, name, share)
-        super().__post_init__()
 
 
 class StageTrainer(GRPOTrainer):
@@ -91,17 +70,16 @@ class StageTrainer(GRPOTrainer):
         # of their own and the reference needs no copy, so TRL is built with beta 0 and told the true one afterwards;
         # it then computes the reference inside `model.disable_adapter()`, for which we put in the adapters that
         # belong to the reference. Goes when TRL takes the reference's adapters as an argument.
-        beta, args.beta = args.beta, 0.0
+        beta = args.beta
         # TRL shuffles by a generator whose state is in no checkpoint: after its first epoch, a resumed run would see
         # other prompts than an unbroken one. The dataset's own order is taken instead, in every epoch. Goes when TRL's
         # sampler resumes.
-        args.shuffle_dataset = False
+        args = for_processes(with_values(args, beta=0.0, shuffle_dataset=False))
         if GRPOTrainer.__module__ != "trl.trainer.grpo_trainer":
             # Its compute_loss runs the model itself, with the images repeated per completion, past our log-probs.
             raise LiteError(
                 "Unsloth was imported before lite and rewrote TRL's trainer. Import lite.train.trainer first."
             )
-        for_processes(args)
         exact = learning(model)
         super().__init__(
             model=model,
@@ -371,23 +349,6 @@ class EncodedPrompts:
     vision: shared_prompt.Vision | None
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run. The trainer's state is written last, so it tells a complete one."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_text())
-        except (OSError, ValueError):
-            logger.warning("Leaving out %s: it was not written to the end.", checkpoint)
-            continue
-        return checkpoint
-    return None
-
-
 def _random_states(checkpoint: Path) -> int:
     """How many processes have left the state of their random numbers there."""
     return len(list(checkpoint.glob("rng_state*.pth")))
-
-
-def _step(checkpoint: Path) -> int:
-    match = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
-    return int(match.group(1)) if match else -1

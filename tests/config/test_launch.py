@@ -19,10 +19,9 @@ from hypothesis import strategies as st
 
 from lite.cli import main as cli
 from lite.config.launch import for_processes, share_of_batch
+from lite.config.runs import Stage2Config, StageConfig
 from lite.runs import read_card, read_metrics
-from lite.train.stage2 import Stage2Config
 from lite.train.stage2_rows import draw_pools
-from lite.train.trainer import StageConfig
 
 ROOT = Path(__file__).parents[2]
 RECIPE = str(ROOT / "recipes" / "tiny" / "stage1.yaml")
@@ -147,8 +146,8 @@ def test_one_process_takes_one_of_several_gpus(tmp_path: Path) -> None:
     config = StageConfig(output_dir=str(tmp_path), per_device_train_batch_size=8, use_cpu=True, bf16=False)
     config._n_gpu = 2  # what transformers counts where nobody hid the others
     assert config.train_batch_size == 16  # and what most prompts would be lost by
-    for_processes(config)
-    assert config.train_batch_size == 8
+    assert for_processes(config).train_batch_size == 8
+    assert config.train_batch_size == 16, "the settings that were given stay as they are"
 
 
 def test_processes_draw_the_prompts_of_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

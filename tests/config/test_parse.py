@@ -13,9 +13,8 @@ from trl import GRPOConfig
 from lite.cli.main import main
 from lite.config.model import ModelConfig
 from lite.config.parse import parse
+from lite.config.runs import Stage1Config, Stage2Config
 from lite.schema import LiteError
-from lite.train.stage1 import Stage1Config
-from lite.train.stage2 import Stage2Config
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*/stage?.yaml"))
 OF_TRL = {field.name for field in dataclasses.fields(GRPOConfig)}

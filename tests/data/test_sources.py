@@ -151,7 +151,8 @@ def test_data_that_is_named_repeatedly_is_a_mix(given, merged):
 
 
 def test_training_reads_any_data_set_and_leaves_out_broken_images(tmp_path, caplog):
-    from lite.train.stage1 import Stage1Config, load_pairs
+    from lite.config.runs import Stage1Config
+    from lite.train.rows import load_pairs
 
     images = {RED: picture(), BLUE: b"no image", GREEN: picture()}
     folder = write_webqa(tmp_path / "data", [webqa_record(f"q{n}") for n in range(20)], images)

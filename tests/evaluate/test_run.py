@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from pathlib import Path
 
 import pytest
-import yaml
 from official_files import (
     BLUE,
     GREEN,
@@ -20,15 +18,11 @@ from official_files import (
     write_multimodalqa,
     write_webqa,
 )
-from rich.console import Console
 
 from lite.cli import main as cli
+from lite.config.evaluate import EvaluateConfig
 from lite.config.model import ModelConfig
-from lite.evaluate.run import ABLATIONS, EvaluateConfig, ablate, ablation_runs, adapters_of, variant
-from lite.runs import SHIPPED, read_card
-from lite.schema import LiteError
-from lite.train.auto_fit import auto_fit
-from lite.train.stage1 import resolved_settings
+from lite.evaluate.run import adapters_of
 
 RECIPE = str(Path(__file__).parents[2] / "recipes" / "tiny" / "stage2.yaml")
 
@@ -120,101 +114,13 @@ def test_vllm_takes_the_stage_1_that_the_run_is_stacked_on_wherever_it_lies(tmp_
         folder.mkdir(parents=True)
     (below / "lite.json").write_text("{}")
     (run / "config.yaml").write_text(f"stage1_adapter: {below}\n")
-    config = EvaluateConfig(output_dir=str(run), engine="vllm", exported=str(tmp_path / "exported"), use_cpu=True)
+    config = EvaluateConfig(run=str(run), engine="vllm", exported=str(tmp_path / "exported"))
     assert adapters_of(config, ModelConfig()) == (below, tmp_path / "exported")
-
-
-def test_variants_of_an_ablation_have_the_recipes_settings_and_not_what_was_derived_from_them() -> None:
-    config = EvaluateConfig(
-        output_dir="runs/stage2", stage1_adapter="runs/stage1/adapter", per_device_train_batch_size=8,
-        gradient_accumulation_steps=4, num_generations=8, use_cpu=True, bf16=False,
-    )  # fmt: skip
-    assert config.steps_per_generation == 4  # derived by TRL
-    same = variant(config, {}, Path(config.output_dir), config.stage1_adapter)
-    left_out = variant(config, {"without_reward": "answer"}, Path("runs/other"), config.stage1_adapter)
-    of_recipe = resolved_settings(config, ModelConfig())
-    assert {key for key, value in resolved_settings(same, ModelConfig()).items() if value != of_recipe[key]} == set()
-    differing = {key for key, value in resolved_settings(left_out, ModelConfig()).items() if value != of_recipe[key]}
-    assert differing == {"output_dir", "reward_weights", "logging_dir"} & differing
-    assert left_out.reward_weights[2] == 0
-
-
-@pytest.fixture
-def finished(tmp_path: Path) -> Path:
-    """What an ablation finds where all its runs are there: their settings and reports."""
-    config = ablation_config()
-    for name, folder in ablation_runs(config)[1].items():
-        changes = ABLATIONS.get(name, {})
-        folder.mkdir(parents=True)
-        settings = resolved_settings(variant(config, changes, folder, "elsewhere/adapter"), ModelConfig())
-        (folder / "config.yaml").write_text(yaml.safe_dump(settings))
-        below = None if changes.get("adapter_mode") == "fresh" else "a" * 64
-        (folder / "report.json").write_text(json.dumps({"stage1_hash": below}))
-    return tmp_path / "runs"
-
-
-def ablation_config(**changes: object) -> EvaluateConfig:
-    named = {"output_dir": "runs/stage2", "stage1_adapter": "runs/stage1/adapter"}
-    return EvaluateConfig(**named, use_cpu=True, bf16=False, **changes)
-
-
-def run_ablation() -> None:
-    ablate(ablation_config(), ModelConfig(), Console())
-
-
-def test_runs_of_other_settings_are_not_put_into_one_table(finished: Path) -> None:
-    path = finished / "ablation" / "no-answer-reward" / "config.yaml"
-    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"temperature": 3.3}))
-    with pytest.raises(LiteError, match=r"no-answer-reward holds a run with other settings:\n  temperature: 3.3 there"):
-        run_ablation()
-
-
-def test_runs_on_another_stage_1_are_not_put_into_one_table(finished: Path) -> None:
-    (finished / "ablation" / "no-ranking-reward" / "report.json").write_text(json.dumps({"stage1_hash": "b" * 64}))
-    with pytest.raises(LiteError, match=r"(?s)different stage 1 adapters:.*no-ranking-reward: bbbbbbbbbbbb\n"):
-        run_ablation()
-
-
-def test_runs_on_another_stage_1_are_told_before_what_is_missing_is_trained(
-    finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lite.evaluate.run.train_stage2", lambda *_: pytest.fail("trained"))
-    (finished / "ablation" / "no-answer-reward" / "report.json").unlink()
-    (finished / "stage1" / "adapter").mkdir(parents=True)
-    card = read_card(SHIPPED / "stage1") | {"hash": "c" * 64}
-    (finished / "stage1" / "adapter" / "lite.json").write_text(json.dumps(card))
-    with pytest.raises(LiteError, match=r"(?s)different stage 1 adapters:.*stage1/adapter: cccccccccccc\n"):
-        run_ablation()
-
-
-def test_runs_that_were_fitted_to_the_card_are_taken_as_they_are(
-    finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lite.train.auto_fit.card_gib", lambda: 6.5)
-    config = ablation_config(auto_fit=True)
-    asked = ModelConfig(model_name_or_path="Qwen/Qwen3-VL-4B-Instruct", max_pixels=512 * 512)
-    for name, folder in ablation_runs(config)[1].items():
-        settings, model = variant(config, ABLATIONS.get(name, {}), folder, "elsewhere/adapter"), copy.copy(asked)
-        (folder / "config.yaml").unlink()
-        changed = auto_fit(settings, model, 2, Console(quiet=True))
-        assert {"num_generations", "max_documents"} & set(changed)
-        written = resolved_settings(settings, model) | {"auto_fitted": changed}
-        (folder / "config.yaml").write_text(yaml.safe_dump(written))
-    monkeypatch.setattr("lite.train.auto_fit.card_gib", lambda: 80.0)
-    monkeypatch.setattr("lite.evaluate.run.train_stage2", lambda *_: pytest.fail("trained"))
-
-    def compared(*_: object) -> None:
-        raise LiteError("all are there")
-
-    monkeypatch.setattr("lite.evaluate.run.load_test_examples", compared)
-    with pytest.raises(LiteError, match="all are there"):
-        ablate(config, asked, Console())
-    assert asked.max_pixels == 512 * 512
 
 
 def test_ablation_in_several_processes_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("lite.evaluate.run.processes", lambda: 2)
+    monkeypatch.setattr("lite.train.ablation.processes", lambda: 2)
     assert evaluate("flags", "test", "--ablate", "true") == 1
     assert "without accelerate" in capsys.readouterr().err

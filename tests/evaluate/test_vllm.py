@@ -122,6 +122,6 @@ def test_without_a_gpu_it_is_refused(exported: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_exported_adapter_has_to_be_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    arguments = ["evaluate", "--config", RECIPE, "--engine", "vllm", "--results", str(tmp_path), "--limit", "1"]
+    arguments = ["evaluate", "--config", RECIPE, "--engine", "vllm", "--output_dir", str(tmp_path), "--limit", "1"]
     assert cli.main(arguments) == 1
     assert "give --exported FOLDER" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndByte
 from trl import GRPOTrainer
 
 from lite.config.model import ModelConfig
+from lite.config.runs import StageConfig
 from lite.models.adapters import (
     activate,
     active,
@@ -33,7 +34,7 @@ from lite.models.adapters import (
 from lite.models.loading import NOT_QUANTISED, load_model, lora_config, vision_tokens
 from lite.runs import SHIPPED, STAGE1, STAGE2, find_adapters, read_card, stage1_of, trained_profile, write_card
 from lite.schema import LiteError
-from lite.train.trainer import StageConfig, StageTrainer
+from lite.train.trainer import StageTrainer
 
 BOTH = [STAGE1, STAGE2]
 

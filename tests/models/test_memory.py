@@ -11,10 +11,9 @@ from transformers import BertConfig, Qwen3VLConfig, Qwen3VLForConditionalGenerat
 
 from lite.config.model import ModelConfig
 from lite.config.parse import parse
+from lite.config.runs import Stage1Config, Stage2Config
 from lite.models.loading import lora_config
 from lite.models.memory import GIB, HALF, NF4_BYTES, USABLE, Shape, estimate, run_estimate, shape_of
-from lite.train.stage1 import Stage1Config
-from lite.train.stage2 import Stage2Config
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 CARDS = {"qwen3-vl-2b": 12, "qwen3-vl-4b": 24, "qwen3-vl-8b": 24}

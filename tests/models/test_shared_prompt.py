@@ -20,12 +20,13 @@ from trl import GRPOTrainer
 from trl.trainer.utils import pad, selective_log_softmax_and_entropy
 
 from lite.config.model import ModelConfig
+from lite.config.runs import StageConfig
 from lite.models import shared_attention, shared_prompt
 from lite.models.adapters import activate
 from lite.models.loading import load_model, lora_config, vision_tokens
 from lite.runs import TINY
 from lite.schema import LiteError
-from lite.train.trainer import StageConfig, StageTrainer
+from lite.train.trainer import StageTrainer
 
 COLOURS = ("red", "green", "blue", "white")
 

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from lite.config.model import ModelConfig
 from lite.config.parse import parse
+from lite.config.runs import Stage1Config, Stage2Config
 from lite.models.memory import USABLE, run_estimate, shape_of
 from lite.schema import LiteError
 from lite.train import auto_fit as module
 from lite.train.auto_fit import FIELDS, STEPS, auto_fit, fit, read, write
-from lite.train.stage1 import Stage1Config, claim_folder, resolved_settings
-from lite.train.stage2 import Stage2Config
+from lite.train.run_folder import claim_folder, resolved_settings
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -52,7 +52,7 @@ def test_what_is_chosen_fits_and_trl_accepts_it(gib: float, profile: str) -> Non
         gib = 12.0
     chosen = fit(shape, config, model_config, 2, gib)
     asked = read(config, model_config)
-    write(config, model_config, chosen)
+    config, model_config = write(config, model_config, chosen)
     assert peak(config, model_config) <= USABLE * gib
     # raises where generations, batches and steps do not fit together
     kept = ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation", "num_generations")
@@ -105,7 +105,7 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gib: float | Non
     monkeypatch.setattr(module, "card_gib", lambda: gib)
     config, model_config = configs("qwen3-vl-4b", 2, "--auto_fit=true", f"--output_dir={tmp_path}", *more)
     console = Console(record=True, width=200)
-    changed = auto_fit(config, model_config, 2, console)
+    config, model_config, changed = auto_fit(config, model_config, 2, console)
     settings = resolved_settings(config, model_config) | {"base_fingerprint": "x", "auto_fitted": changed}
     claim_folder(tmp_path, settings, config.overwrite)
     return settings, changed, console.export_text()

@@ -29,8 +29,10 @@ from lite.runs import read_card, read_metrics
 from lite.schema import Document, Example, LiteError
 from lite.stages.filter import encode
 from lite.stages.prompts import stage1_prompt
+from lite.train import run_folder
 from lite.train import stage1 as train_module
-from lite.train.stage1 import check_images, claim_folder, drop_long, pair_prompts, prompt_lengths
+from lite.train.rows import check_images, drop_long, pair_prompts, prompt_lengths
+from lite.train.run_folder import claim_folder
 
 QUICK = [
     "train", "stage1", "--config", "recipes/tiny/stage1.yaml", "--limit", "8", "--max_steps", "4", "--save_steps", "1",
@@ -127,8 +129,8 @@ def test_a_folder_that_cannot_be_locked_is_trained_in(
     def without_locks(*_: object, **__: object) -> None:
         raise NotImplementedError("no locks here")
 
-    monkeypatch.setattr(train_module.FileLock, "acquire", without_locks)
-    training = train_module.alone(lambda config, model_config, console: Path(config.output_dir))
+    monkeypatch.setattr(run_folder.FileLock, "acquire", without_locks)
+    training = run_folder.alone(lambda config, model_config, console: Path(config.output_dir))
     config = SimpleNamespace(output_dir=str(tmp_path / "run"))
     assert training(config, ModelConfig(), Console()) == tmp_path / "run"
     assert "Nothing keeps another training out of" in caplog.text

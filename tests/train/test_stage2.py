@@ -21,17 +21,19 @@ from peft import PeftModel, get_peft_model
 from rich.console import Console
 
 from lite.cli import main as cli
+from lite.config.evaluate import EvaluateConfig, of_recipe
 from lite.config.model import ModelConfig
 from lite.config.parse import parse
-from lite.evaluate.run import EvaluateConfig, ablate
-from lite.evaluate.stage2 import predictions_path, read_predictions
+from lite.config.runs import Stage2Config
+from lite.evaluate.answers import predictions_path, read_predictions
 from lite.models.adapters import activate, load_stack
 from lite.models.loading import load_model, lora_config
 from lite.runs import STAGE1, STAGE2, read_card, read_metrics
 from lite.schema import Example, LiteError, Trace
 from lite.stages.answer import say
 from lite.stages.prompts import parse_stage2
-from lite.train.stage2 import Stage2Config, caption
+from lite.train.ablation import ablate
+from lite.train.cold_start import caption
 from lite.train.stage2_rows import balance_yes_no, draw_pools, fill, prompt_dataset, unscored_rows
 
 SMALL = [
@@ -102,7 +104,7 @@ def test_a_stopped_report_goes_on_unless_the_answers_are_of_another_adapter(
         asked.append(len(listings))
         return say(model, processor, listings, *rest)
 
-    monkeypatch.setattr("lite.train.stage2.say", counted)
+    monkeypatch.setattr("lite.evaluate.stage2.say", counted)
     monkeypatch.setattr("lite.train.stage2.evidence_test", lambda *_: {"questions": 0})
     path = predictions_path(run, "stage 1 + stage 2", 1)
     before = path.read_text().splitlines(keepends=True)
@@ -122,11 +124,11 @@ def test_an_ablation_takes_the_finished_run_and_trains_what_is_missing(
     def trains(config: Stage2Config, *_: object) -> None:
         raise LiteError(f"trains {config.output_dir}")
 
-    monkeypatch.setattr("lite.evaluate.run.train_stage2", trains)
-    config, model_config = parse(EvaluateConfig, "evaluate", command(parent)[2:])
+    monkeypatch.setattr("lite.train.ablation.train_stage2", trains)
+    recipe, model_config = parse(Stage2Config, "evaluate", command(parent)[2:])
     with pytest.raises(LiteError, match=f"^trains {parent / 'ablation' / 'no-stage-1'}$"):
-        ablate(config, model_config, Console())
-    assert f"stage 1 + stage 2: {parent / 'stage2'} is there." in capsys.readouterr().out
+        ablate(of_recipe(EvaluateConfig(), recipe), recipe, model_config, Console())
+    assert f"stage 1 + stage 2: {parent / 'stage2'} is finished." in capsys.readouterr().out
 
 
 def test_killed_run_ends_with_the_adapter_of_an_unbroken_one(parent: Path, tmp_path: Path) -> None:

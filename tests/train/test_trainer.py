@@ -13,10 +13,12 @@ from PIL import Image
 from trl import GRPOTrainer
 
 from lite.config.model import ModelConfig
+from lite.config.runs import StageConfig
 from lite.models.adapters import adapter_hash, base_fingerprint, load_adapter, save_adapter
 from lite.models.loading import load_model, lora_config, vision_tokens
 from lite.schema import LiteError
-from lite.train.trainer import StageConfig, StageTrainer, last_checkpoint, release
+from lite.train.run_folder import last_checkpoint
+from lite.train.trainer import StageTrainer, release
 
 COLOURS = ("red", "green", "blue", "white")
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lite.evaluate.stage2 import Budget, answer_examples, evidence_test, report_systems, terminal_table
+from lite.evaluate.answers import Budget, answer_examples
+from lite.evaluate.figures import evidence_test, report_systems
+from lite.evaluate.report import answers_table
 from lite.schema import Document, Example, Trace
 from lite.stages.answer import FULL, STAGE1_BASE, Listing, arrange, trace
 
@@ -111,7 +113,7 @@ def test_the_terminal_shows_every_figure_in_80_columns() -> None:
     systems = {name: [[right if name == FULL else wrong] * 3] for name in names}
     report = report_systems([EXAMPLE] * 3, systems, FULL, STAGE1_BASE) | {"full": FULL, "baseline": STAGE1_BASE}
     console = Console(width=80, record=True)
-    console.print(terminal_table(report, "3 questions of test"))
+    console.print(answers_table(report, "3 questions of test"))
     shown = console.export_text()
     assert "…" not in shown
     assert max(len(line) for line in shown.splitlines()) <= 80
