@@ -33,6 +33,8 @@ class Document:
         text: The body; empty for a bare image.
         image: A path, or a function without arguments that opens the image (for archives such as WebQA's
             `imgs.tsv`). It is opened only when a prompt needs it, so a corpus costs no pixels.
+        page: Of the file it comes from, from 1; 0 where that has no pages.
+        boxes: Where on the page the text stands, see `lite.library.parts.unpacked_boxes`; empty where not known.
     """
 
     id: str
@@ -40,6 +42,8 @@ class Document:
     title: str
     text: str = ""
     image: Path | str | Callable[[], Image.Image] | None = None
+    page: int = 0
+    boxes: bytes = b""
 
     def load_image(self) -> Image.Image:
         """Open the image, see `as_seen`.

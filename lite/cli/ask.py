@@ -22,6 +22,7 @@ from lite.stages.prompts import UNKNOWN
 from lite.terminal import ArgumentParser, Console, printable, printable_json
 
 if TYPE_CHECKING:
+    from lite.library.store import Library
     from lite.rag import Evidence, Rag
 
 DEFAULT_LIBRARY = "library"
@@ -36,7 +37,7 @@ def index(arguments: list[str]) -> int:
         description="Read a folder into a library, or bring it up to date: PDF, images, text, Markdown, HTML, "
         "Word, CSV, TSV, XLSX. A second run reads only what changed. Stop it when you like; the same command goes on.",
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", nargs="?")
     _add_library(parser)
     parser.add_argument(
         "--embedding", metavar="MODEL",
@@ -54,9 +55,9 @@ def index(arguments: list[str]) -> int:
     parser.add_argument("--workers", type=count, help="With ray: how many. [one per GPU when embedding, else per core]")
     parser.add_argument(
         "--forget", action="store_true",
-        help="Go on where all files that the library has of this folder are gone. Else that is refused: a disk may not "
-        "be mounted.",
+        help="Remove what the library holds of FOLDER, or of a folder of this name, and read nothing.",
     )  # fmt: skip
+    parser.add_argument("--list", action="store_true", help="Show which folders the library holds, and read nothing.")
     for name, unit in {"megabytes": "file", "megapixels": "image", "pages": "PDF", "seconds": "file"}.items():
         default = asdict(DEFAULT_LIMITS)[name]
         parser.add_argument(f"--max_{name}", type=count, default=default, help=f"Limit per {unit}. [{default}]")
@@ -64,6 +65,15 @@ def index(arguments: list[str]) -> int:
 
     from lite.library.store import Library
 
+    if options.list:
+        return list_folders(Library.open(_existing(options.library)))
+    if options.folder is None:
+        parser.error("give a FOLDER")
+    if options.forget:
+        library = Library.open(_existing(options.library))
+        forgotten = library.forget(options.folder)
+        print(f"{printable(library.address)}: {len(library)} documents. Files: {forgotten} forgotten.")
+        return 0
     limits = Limits(options.max_megabytes, options.max_megapixels, options.max_pages, options.max_seconds)
     console = Console(stderr=True)
     if not options.folder.exists():
@@ -87,23 +97,36 @@ def index(arguments: list[str]) -> int:
         report = library.index(
             options.folder, OCR[options.ocr], limits,
             lambda done, total, documents: bar.update(task, completed=done, total=total, documents=documents),
-            forget=options.forget, **read,
+            **read,
         )  # fmt: skip
+    if report.upgraded:
+        print("lite: this library was made by an earlier version; it was brought up to date.", file=sys.stderr)
     for problem in report.problems:
         print(f"lite: left out: {printable(problem)}", file=sys.stderr)
     if report.kinds:
         kinds = printable(kinds_sentence(report.kinds))
         print(f"lite: not read, as kinds that lite does not know: {kinds}", file=sys.stderr)
-    if not report.added + report.changed + report.unchanged:
+    if not report.added + report.changed + report.moved + report.unchanged:
         print(
             f"lite: {printable(str(options.folder))} holds no file that can be read: {' '.join(SUFFIXES)}",
             file=sys.stderr,
         )
+    moved = f"{report.moved} moved, " if report.moved else ""
     print(
         f"{printable(library.address)}: {report.documents} documents. Files: {report.added} added, "
-        f"{report.changed} changed, {report.removed} removed, {report.unchanged} unchanged, "
+        f"{report.changed} changed, {moved}{report.removed} removed, {report.unchanged} unchanged, "
         f"{len(report.problems)} left out."
     )
+    return 0
+
+
+def list_folders(library: Library) -> int:
+    """What a library holds, a folder per line."""
+    for folder in library.folders():
+        gone = "" if Path(folder.path).is_dir() else "  (this folder no longer exists)"
+        print(f"{printable(folder.path)}: {folder.files} files, {folder.documents} documents{gone}")
+    if not len(library):
+        print(f"lite: {printable(library.address)} is empty.", file=sys.stderr)
     return 0
 
 

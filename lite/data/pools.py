@@ -6,7 +6,6 @@ import bisect
 import itertools
 import logging
 import random
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +14,7 @@ import bm25s
 import numpy as np
 from rapidfuzz import fuzz, process
 
+from lite.library.words import words
 from lite.schema import Document, Example, LiteError
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets DEBUG
@@ -31,11 +31,6 @@ class Pair:
     example: Example
     document: Document
     relevant: bool
-
-
-def words(text: str) -> list[str]:
-    """Lower-cased words, for BM25."""
-    return re.findall(r"\w+", text.lower())
 
 
 class Corpus:

@@ -26,7 +26,8 @@ def embed_query(model: str, query: str) -> list[float]:
 
 
 def embed_rows(model: str, rows: Sequence[dict]) -> list[list[float]]:
-    """One vector of length 1 per row: of its `image` where it has one that the model sees, else of `searchable`."""
+    """One vector of length 1 per row: of its `image` where it has one that the model sees, else of its
+    `title` and `text`."""
     encoder = _load(model)
     sees = encoder.supports("image")
     pictures = [i for i, row in enumerate(rows) if row["image"] and sees]
@@ -38,8 +39,8 @@ def embed_rows(model: str, rows: Sequence[dict]) -> list[list[float]]:
         for i, vector in zip(chosen, found.tolist(), strict=True):
             vectors[i] = vector
 
-    if texts:
-        embed(texts, [rows[i]["searchable"] for i in texts])  # all at once: those of similar length are put together
+    if texts:  # all at once: those of similar length are put together
+        embed(texts, [f"{rows[i]['title']}\n{rows[i]['text']}" for i in texts])
     for start in range(0, len(pictures), PICTURES):
         chosen = pictures[start : start + PICTURES]
         embed(chosen, [open_image(rows[i]["image"]) for i in chosen])

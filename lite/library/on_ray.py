@@ -51,7 +51,7 @@ class Reader:
         self, found: list[tuple[Path, list[Part] | Unreadable]]
     ) -> list[tuple[Path, list[Part] | Unreadable]]:
         from lite.library.embedding import embed_rows
-        from lite.library.store import as_row
+        from lite.library.update import as_row
 
         readable = [(path, parts) for path, parts in found if not isinstance(parts, Unreadable)]
         rows = [as_row(part, self.root, path, "", n, "") for path, parts in readable for n, part in enumerate(parts)]

@@ -279,4 +279,6 @@ def as_document(part: Part, file: str, name: str) -> Document:
         title=f"{name}: {part.title}" if part.title else name,
         text=part.text,
         image=partial(open_image, part.image) if part.image else None,
+        page=part.page,
+        boxes=part.boxes,
     )

@@ -2,50 +2,43 @@
 
 One LanceDB table holds everything, pictures too, so a library can be copied, or kept in an object store. The documents
 of a file are written in one transaction: whenever the program is stopped, a file is in the library as a whole or not at
-all, and the next run goes on from there.
+all, and the next run goes on from there. `lite.library.update` brings a library up to date with a folder.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import time
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lancedb
 import pyarrow as pa
 from filelock import FileLock, Timeout
 from lancedb.index import FTS, IvfFlat
 from lancedb.query import MatchQuery
-from lancedb.rerankers import RRFReranker
 
+from lite.library import words
 from lite.library.embedding import embed_query, embed_rows, embedding_size
-from lite.library.images import ocr_installed, open_image
-from lite.library.readers import (
-    DEFAULT_LIMITS,
-    HEIC,
-    IMAGES,
-    VERSION,
-    Limits,
-    Part,
-    Unreadable,
-    as_document,
-)
-from lite.library.walk import LeftOut, walk
-from lite.library.workers import read_files
+from lite.library.images import open_image
 from lite.schema import Document, LiteError
 
+if TYPE_CHECKING:
+    from lite.library.parts import Limits
+    from lite.library.update import IndexReport
+
 TABLE = "documents"
-# Written at once, but never less than a file; the last bounds what a stop can lose, in seconds.
-BATCH_ROWS, BATCH_BYTES, BATCH_SECONDS = 1000, 64 << 20, 10
-COLUMNS = ["id", "kind", "title", "text", "image"]
+COLUMNS = ["id", "kind", "title", "text", "page", "boxes", "image"]
 LOCK = ".lock"
-FULL_TEXT, VECTORS = "searchable_idx", "vector_idx"
+WORDS = f"words_{words.VERSION}"  # the column with the terms of title and text; another version has another column
+FULL_TEXT, VECTORS = f"{WORDS}_idx", "vector_idx"
 VECTOR_INDEX_ROWS = 50_000  # below, the question is compared with every vector, which misses nothing
+FIRST_FORMAT = "searchable"  # the column in place of `WORDS` that libraries of lite 0.1.0 have
+UPGRADE_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -61,15 +54,35 @@ class Hit:
     score: float
 
 
-@dataclass
-class IndexReport(LeftOut):
-    """What a run of `Library.index` did, in files; `documents` is what the library holds now."""
+@dataclass(frozen=True)
+class Folder:
+    """What a library holds of one folder.
 
-    added: int = 0
-    changed: int = 0
-    removed: int = 0
-    unchanged: int = 0
-    documents: int = 0
+    Args:
+        path: Where the folder was when it was indexed.
+        files, documents: How many.
+    """
+
+    path: str
+    files: int
+    documents: int
+
+
+@dataclass(frozen=True)
+class File:
+    """What a library knows of a file that it holds.
+
+    Args:
+        root: The folder that was indexed.
+        path: From there.
+        state: Changes with the file's content, and with what reads it.
+        documents: How many it holds of it.
+    """
+
+    root: str
+    path: str
+    state: str
+    documents: int
 
 
 class Library:
@@ -124,23 +137,37 @@ class Library:
         """The documents that fit best, best first: by BM25, with an embedding fused with its order (RRF).
 
         Args:
-            query: Words or a question; punctuation means nothing.
+            query: Words or a question, in any language; see `lite.library.words`.
             limit: How many, at most.
         """
-        words = MatchQuery(query, "searchable")
+        column = next(iter(self._stale()), WORDS)  # where the library is not brought up to date yet
+        wanted = [] if column == FIRST_FORMAT else words.query_terms(query)
+        match = MatchQuery(" ".join(wanted) or query, column)
+        columns = [name for name in COLUMNS if name in self._table.schema.names]
         if self.embedding == "none":
-            found = self._table.search(words, query_type="fts").select([*COLUMNS, "_score"]).limit(limit).to_list()
+            found = self._table.search(match, query_type="fts").select([*columns, "_score"]).limit(limit).to_list()
             return [Hit(_document(row), row["_score"]) for row in found]
+        from lancedb.rerankers import RRFReranker
+
         vector = embed_query(self.embedding, query)
-        hybrid = self._table.search(query_type="hybrid", vector_column_name="vector", fts_columns="searchable")
-        found = hybrid.vector(vector).text(words).rerank(RRFReranker()).limit(limit).to_list()
+        hybrid = self._table.search(query_type="hybrid", vector_column_name="vector", fts_columns=column)
+        found = hybrid.vector(vector).text(match).rerank(RRFReranker()).limit(limit).to_list()
         return [Hit(_document(row), row["_relevance_score"]) for row in found]
 
     def documents(self) -> Iterator[Document]:
         """All documents, without their images, in no particular order."""
-        for batch in self._table.search().select(COLUMNS[:-1]).limit(None).to_batches():
+        columns = [name for name in COLUMNS[:-1] if name in self._table.schema.names]
+        for batch in self._table.search().select(columns).limit(None).to_batches():
             for row in batch.to_pylist():
-                yield _document(row | {"image": None})
+                yield _document(row)
+
+    def folders(self) -> list[Folder]:
+        """What the library holds, by folder."""
+        documents, files = Counter(), Counter()
+        for file in self.files().values():
+            documents[file.root] += file.documents
+            files[file.root] += 1
+        return [Folder(root, files[root], documents[root]) for root in sorted(files)]
 
     # -------------------------------------------------------------------------------------------------------- index
 
@@ -148,213 +175,180 @@ class Library:
         self,
         folder: str | Path,
         ocr: bool | None = None,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: Limits | None = None,
         progress: Callable[[int, int, int], None] = lambda done, total, documents: None,
-        read: Callable[[Iterable[Path], bool, Limits], Iterator[tuple[Path, list[Part] | Unreadable]]] = read_files,
-        forget: bool = False,
+        read: Callable | None = None,
     ) -> IndexReport:
-        """Bring the library up to date with a folder: read what is new or changed, forget what is gone.
+        """Bring the library up to date with a folder: read what is new or changed, remove what no longer exists.
 
-        Files are told apart by their content. Hidden files, links and kinds that are not read are left out; a file that
-        cannot be read is reported and left out, too.
+        Files are told apart by their content, so what was moved or renamed is not read again, and a folder that was
+        renamed is not held twice. A folder inside an indexed one is brought up to date as part of it. Hidden files,
+        links and kinds that are not read are left out; a file that cannot be read is reported and left out, too.
 
         Args:
             folder: Everything in it and below.
             ocr: Whether to read the text in images and scans; None: where the extra `ocr` is installed.
             limits: What a file may cost.
             progress: Called with files done, files in all and documents written.
-            read: What reads files: this machine, or the workers of `lite.library.on_ray.read_on_ray`.
-            forget: Also where all files that the library knows of this folder are gone.
+            read: What reads files, as `lite.library.workers.read_files` (default) or, on the workers of a cluster,
+                `lite.library.on_ray.read_on_ray`.
 
         Raises:
             LiteError: There is no such folder, another run is writing, the library holds another folder of its name, or
-                all that it knows of this one would be forgotten, as where a disk is not mounted.
+                all that it knows of this one would be removed, as where a disk is not mounted.
         """
-        root = Path(folder).resolve()
-        if not root.is_dir():
-            raise LiteError(f"{folder} is not a folder.")
+        from lite.library.update import update  # with the readers of all kinds of files
+
         with self._locked():
-            try:
-                return self._index(root, ocr_installed() if ocr is None else ocr, limits, progress, read, forget)
-            except RuntimeError as error:
-                if "concurrent transaction" not in str(error):
-                    raise
-                raise LiteError(self._busy()) from error  # an object store has no locks
+            return update(self, folder, ocr, limits, progress, read)
 
-    def _index(
-        self,
-        root: Path,
-        ocr: bool,
-        limits: Limits,
-        progress: Callable[[int, int, int], None],
-        read: Callable,
-        forget: bool,
-    ) -> IndexReport:
-        report = IndexReport()
-        known = self._known(root)
-        files = list(walk(root, report, Path(self.address).resolve()))
-        gone = known.keys() - {_key(root, path) for path in files}
-        if known and gone == known.keys() and not forget:
-            raise LiteError(
-                f"{root} holds none of the {len(gone)} files that the library in {self.address} has of a folder "
-                f"{root.name!r}. Is its disk not mounted, or is it another folder? Nothing was changed. Index it into "
-                "another --library, or with --forget, which forgets those files."
-            )
-        done = written = 0
-        states: dict[Path, str] = {}
+    def forget(self, folder: str | Path) -> int:
+        """Remove all that the library holds of a folder, and of those below it; its files stay as they are.
 
-        def changed() -> Iterator[Path]:
-            nonlocal done
-            for path in files:
-                try:
-                    states[path] = _state(path, ocr, limits)
-                except OSError as error:
-                    report.problems.append(f"{path}: it cannot be read ({error.strerror}).")
-                    states[path] = ""  # nor is it known to be gone: what the library has of it stays
-                if states[path] and known.get(_key(root, path)) != states[path]:
-                    yield path
-                else:
-                    report.unchanged += bool(states[path])
-                    done += 1
-                    progress(done, len(files), written)
+        Args:
+            folder: One that was indexed or one inside it, which need not exist any more, or its name.
 
-        batch: list[dict] = []
-        size = 0
-        last = time.monotonic()
+        Returns:
+            How many files were removed.
 
-        def write() -> None:
-            nonlocal size, written, last
-            self._write(batch)
-            written += len(batch)
-            size, last = 0, time.monotonic()
-            batch.clear()
+        Raises:
+            LiteError: The library holds nothing of it, or another run is writing.
+        """
+        place = Path(folder).resolve()
+        with self._locked():
+            self.upgrade()
+            known = self.files()
+            chosen = [key for key, file in known.items() if (Path(file.root) / file.path).is_relative_to(place)]
+            chosen = chosen or [key for key, file in known.items() if Path(file.root).name == str(folder)]
+            if not chosen:
+                held = ", ".join(sorted({file.root for file in known.values()})) or "nothing"
+                raise LiteError(f"The library in {self.address} holds nothing of {folder}. It holds: {held}.")
+            self.remove(chosen)
+            self.optimise()
+        return len(chosen)
 
-        for path, parts in read(changed(), ocr, limits):
-            key = _key(root, path)
-            done += 1
-            if isinstance(parts, Unreadable):
-                report.problems.append(f"{path}: {parts}")
-                gone.update({key} & known.keys())  # what it held before it was damaged
-            else:
-                report.problems += [f"{path}: {part.note}" for part in parts if part.note]
-                report.changed += key in known
-                report.added += key not in known
-                batch += [as_row(part, root, path, key, n, states[path]) for n, part in enumerate(parts)]
-                size += sum(len(part.text) + len(part.image) for part in parts)
-            if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES or time.monotonic() - last >= BATCH_SECONDS:
-                write()
-            progress(done, len(files), written)
-        write()
-        for start in range(0, len(gone), 1000):
-            self._table.delete(f"file IN ({_quoted(sorted(gone)[start : start + 1000])})")
-        report.removed = len(gone)
-        if report.removed or self._is_stale():  # also where the last run was stopped before it came here
-            self._optimise()
-        report.documents = len(self)
-        progress(done, len(files), written)
-        return report
+    def upgrade(self) -> bool:
+        """Give a library of an earlier version the columns of this one. Returns whether there was anything to do.
 
-    def _write(self, rows: Sequence[dict]) -> None:
-        """Replace all that the library holds of these rows' files by them, in one transaction."""
+        It can be stopped at any moment; the next call goes on. No file is read for it.
+        """
+        names, stale = self._table.schema.names, self._stale()
+        new = {WORDS: "string", "path": "string", "page": "int", "boxes": "binary"}
+        missing = {name: f"cast(NULL as {kind})" for name, kind in new.items() if name not in names}
+        if not (stale or missing):
+            return False
+        if missing:
+            self._table.add_columns(missing)
+        chosen = ["key", "root", "id", "title", "text"]
+        while rows := self._table.search().where(f"{WORDS} IS NULL").select(chosen).limit(UPGRADE_ROWS).to_list():
+            filled = [
+                {"key": row["key"], WORDS: _searchable(row), "path": _path_in(row["id"], row["root"])} for row in rows
+            ]
+            self._table.merge_insert("key").when_matched_update_all().execute(pa.Table.from_pylist(filled))
+        if stale:
+            self._table.drop_columns(stale)
+        self.optimise()
+        return True
+
+    def _stale(self) -> list[str]:
+        """Columns by which an earlier version searched."""
+        names = self._table.schema.names
+        return [name for name in names if name == FIRST_FORMAT or (name.startswith("words_") and name != WORDS)]
+
+    def files(self) -> dict[str, File]:
+        """What the library knows, by `file`."""
+        names = ["file", "root", "path", "state"]
+        table = self._table.search().select(names).limit(None).to_arrow().group_by(names).aggregate([([], "count_all")])
+        rows = zip(*(table[name].to_pylist() for name in (*names, "count_all")), strict=True)
+        return {file: File(*rest) for file, *rest in rows}
+
+    def rows(self, files: Iterable[str]) -> list[dict]:
+        """All that the table holds of files."""
+        return self._table.search().where(f"file IN ({_quoted(sorted(files))})").limit(None).to_list()
+
+    def write(self, rows: Sequence[dict], moved: Iterable[str] = ()) -> None:
+        """Replace all that the library holds of these rows' files, and of the moved ones, in one transaction."""
         if not rows:
             return
-        if self.embedding != "none" and "vector" not in rows[0]:
-            rows = [row | {"vector": v} for row, v in zip(rows, embed_rows(self.embedding, rows), strict=True)]
+        rows = [row | {WORDS: _searchable(row)} for row in rows]
+        bare = [row for row in rows if "vector" not in row] if self.embedding != "none" else []
+        for row, vector in zip(bare, embed_rows(self.embedding, bare) if bare else [], strict=True):
+            row["vector"] = vector
         merge = self._table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
-        files = _quoted(sorted({row["file"] for row in rows}))
+        files = _quoted(sorted({row["file"] for row in rows} | {*moved}))
         merge.when_not_matched_by_source_delete(f"file IN ({files})").execute(
             pa.Table.from_pylist(list(rows), schema=self._table.schema)
         )
 
+    def remove(self, files: Iterable[str]) -> None:
+        """Remove all that the library holds of files."""
+        names = sorted(files)
+        for start in range(0, len(names), 1000):
+            self._table.delete(f"file IN ({_quoted(names[start : start + 1000])})")
+
+    def set_root(self, old: Iterable[str], new: str) -> None:
+        """Say where folders are that were moved as a whole."""
+        for root in old:
+            self._table.update(where=f"root = {_literal(root)}", values={"root": new})
+
     def _indices(self) -> dict[str, tuple[str, FTS | IvfFlat]]:
         """Column and kind, by name, of the indices that a library of this size has."""
-        found = {FULL_TEXT: ("searchable", FTS())}
+        as_it_is = {"lower_case": False, "stem": False, "remove_stop_words": False, "ascii_folding": False}
+        found = {FULL_TEXT: (WORDS, FTS(base_tokenizer="whitespace", max_token_length=None, **as_it_is))}
         if self.embedding != "none" and self._table.count_rows() >= VECTOR_INDEX_ROWS:
             found[VECTORS] = ("vector", IvfFlat())
         return found
 
-    def _is_stale(self) -> bool:
+    def is_stale(self) -> bool:
         """Whether an index is missing or does not hold all documents, and searches go slowly through the rest."""
         found = [self._table.index_stats(name) for name in self._indices()]
         return any(stats is None or stats.num_unindexed_rows > 0 for stats in found)
 
-    def _optimise(self) -> None:
+    def optimise(self) -> None:
         for name, (column, kind) in self._indices().items():
             if self._table.index_stats(name) is None:
                 self._table.create_index(column, config=kind, name=name)
         self._table.optimize()
 
-    def _known(self, root: Path) -> dict[str, str]:
-        """State by file of what the library holds of `root`."""
-        table = self._table.search().select(["file", "state", "root"]).limit(None).to_arrow()
-        rows = list(zip(*(table[name].to_pylist() for name in ("file", "state", "root")), strict=True))
-        twin = next((r for _, _, r in rows if Path(r).name == root.name and r != str(root) and Path(r).is_dir()), None)
-        if twin:
-            raise LiteError(
-                f"The library in {self.address} holds another folder of that name, {twin}. "
-                "Rename one of them, or give another --library."
-            )
-        return {file: state for file, state, r in rows if Path(r).name == root.name}
-
-    def _locked(self):
-        if "://" in self.address:
-            return nullcontext()  # no locks there; LanceDB's transactions keep the table whole
-        lock = FileLock(Path(self.address) / LOCK)
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One writer at a time."""
+        lock = FileLock(Path(self.address) / LOCK) if "://" not in self.address else None
         try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise LiteError(self._busy()) from error
-        return lock
-
-    def _busy(self) -> str:
-        return f"Another run is writing to the library in {self.address}. Wait for it, then run this again."
-
-
-# ---------------------------------------------------------------------------------------------------------------- files
-
-
-def _key(root: Path, path: Path) -> str:
-    """What a file is called in the library, in hexadecimal: no name can break a filter."""
-    return hashlib.sha256(os.fsencode(Path(root.name) / path.relative_to(root))).hexdigest()[:32]
-
-
-def _state(path: Path, ocr: bool, limits: Limits) -> str:
-    """Changes with the content, and with what reads it. A file that is over the limit is not read for it."""
-    info = path.stat()
-    if info.st_size > limits.megabytes * 10**6:
-        return f"{info.st_size} {info.st_mtime_ns}"
-    ocr = ocr and path.suffix.lower() in (".pdf", *IMAGES, *HEIC)
-    with path.open("rb") as file:
-        return f"{VERSION}{ocr:d}{hashlib.file_digest(file, 'sha256').hexdigest()}"
-
-
-def as_row(part: Part, root: Path, path: Path, file: str, number: int, state: str) -> dict:
-    """What the table holds of a part of a file."""
-    inside = path.relative_to(root)
-    name, title = (
-        os.fsencode(p).decode("utf-8", "replace") for p in (Path(root.name) / inside, inside.with_suffix(""))
-    )
-    if "\ufffd" in name:  # a name that is not UTF-8: two of them may look alike
-        name = f"{name}~{file[:8]}"
-    document = as_document(part, name, title)
-    return {
-        "key": f"{file}-{number:06d}", "file": file, "root": str(root), "state": state, "id": document.id,
-        "kind": part.kind, "title": document.title, "text": part.text, "image": part.image or None,
-        "searchable": f"{document.title}\n{part.text}", **({"vector": part.vector} if part.vector else {}),
-    }  # fmt: skip
+            if lock:
+                lock.acquire(timeout=0)
+            yield
+        except (Timeout, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "concurrent transaction" not in str(error):
+                raise
+            raise LiteError(  # an object store has no locks; LanceDB's transactions keep the table whole
+                f"Another run is writing to the library in {self.address}. Wait for it, then run this again."
+            ) from error
+        finally:
+            if lock:
+                lock.release()
 
 
 def _document(row: dict) -> Document:
-    image = partial(open_image, row["image"]) if row["image"] else None
-    return Document(row["id"], row["kind"], row["title"], row["text"], image)
+    image = partial(open_image, row["image"]) if row.get("image") else None
+    where = {"page": row.get("page") or 0, "boxes": row.get("boxes") or b""}
+    return Document(row["id"], row["kind"], row["title"], row["text"], image, **where)
 
 
-# -------------------------------------------------------------------------------------------------------------- storage
+def _searchable(row: dict) -> str:
+    return " ".join(words.terms(f"{row['title']}\n{row['text']}"))
+
+
+def _path_in(document_id: str, root: str) -> str:
+    """The file's path from its root, of rows that do not have it: ids read `ROOT'S NAME/PATH#PLACE`."""
+    name = re.sub(r"#(?:page|part|sheet|table)=.*$", "", document_id, flags=re.DOTALL)
+    return name.removeprefix(f"{Path(root).name}/")
 
 
 def _schema(embedding: str) -> pa.Schema:
-    texts = ("key", "file", "root", "state", "id", "kind", "title", "text", "searchable")
-    fields = [pa.field(name, pa.string()) for name in texts] + [pa.field("image", pa.large_binary())]
+    texts = ("key", "file", "root", "path", "state", "id", "kind", "title", "text", WORDS)
+    fields = [pa.field(name, pa.string()) for name in texts]
+    fields += [pa.field("page", pa.int32()), pa.field("boxes", pa.binary()), pa.field("image", pa.large_binary())]
     if embedding != "none":
         size = embedding_size(embedding)
         fields.append(pa.field("vector", pa.list_(pa.float32(), size)))
@@ -365,5 +359,9 @@ def _names(database: lancedb.DBConnection) -> list[str]:
     return database.list_tables().tables
 
 
-def _quoted(names: Sequence[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(map(_literal, names))
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

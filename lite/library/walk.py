@@ -12,6 +12,7 @@ from pathlib import Path
 from lite.library.readers import SUFFIXES
 
 OFFICE_LOCK = "~$"  # what Office leaves beside a file that is open; it has the file's name
+LONGEST_NAME = 300  # characters of a path in a message
 
 
 @dataclass
@@ -21,10 +22,20 @@ class LeftOut:
     Args:
         problems: `path: reason`, for people.
         kinds: How many files by ending, `link` or `other`, that are of no kind that is read.
+        places: Folders and files that could not be looked at, so that what is below them is not known.
     """
 
     problems: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
+    places: set[Path] = field(default_factory=set)
+
+    def unseen(self, place: Path, error: OSError) -> None:
+        """Report a place that cannot be looked at."""
+        name = str(place)
+        if len(name) > LONGEST_NAME:
+            name = f"{name[: LONGEST_NAME // 2]}…{name[-LONGEST_NAME // 2 :]}"
+        self.places.add(place)
+        self.problems.append(f"{name}: it cannot be read ({error.strerror or error}).")
 
 
 def walk(root: Path, left_out: LeftOut, library: Path | None = None) -> Iterator[Path]:
@@ -32,14 +43,13 @@ def walk(root: Path, left_out: LeftOut, library: Path | None = None) -> Iterator
 
     Args:
         root: The folder.
-        left_out: What is not read is added to it; hidden files are not worth a word.
+        left_out: What is not read is added to it; hidden files are skipped silently.
         library: A folder below that is not looked into.
     """
-    for folder, subfolders, names in os.walk(
-        root, onerror=lambda error: left_out.problems.append(f"{error.filename}: it cannot be read ({error.strerror}).")
-    ):
+    unreadable = lambda error: left_out.unseen(Path(os.fsdecode(error.filename)), error)  # noqa: E731
+    for folder, subfolders, names in os.walk(root, onerror=unreadable):
         place = Path(folder)
-        links = [name for name in subfolders if (place / name).is_symlink()]
+        links = [name for name in subfolders if os.path.islink(place / name)]
         left_out.kinds.update(["link"] * len(links))
         subfolders[:] = sorted(
             n for n in subfolders if not n.startswith(".") and n not in links and place / n != library
@@ -49,7 +59,17 @@ def walk(root: Path, left_out: LeftOut, library: Path | None = None) -> Iterator
                 continue
             path = place / name
             suffix = path.suffix.lower()
-            mode = path.lstat().st_mode
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:
+                continue  # deleted since the folder was listed
+            except PermissionError as error:
+                left_out.unseen(place, error)  # it can be listed and not entered: one line for all of its files
+                subfolders.clear()
+                break
+            except OSError as error:
+                left_out.unseen(path, error)
+                continue
             if stat.S_ISLNK(mode):
                 left_out.kinds["link"] += 1
             elif not stat.S_ISREG(mode) or suffix not in SUFFIXES:

@@ -28,10 +28,10 @@ from lite.schema import LiteError
 PARTS = 3  # documents of each file that `many_files` makes
 INDEXER = """
 import sys
-from lite.library import store as library
-library.BATCH_ROWS = 12  # many transactions
+from lite.library import store, update
+update.BATCH_ROWS = 12  # many transactions
 print("ready", flush=True)
-library.Library.open(sys.argv[2], create=True).index(sys.argv[1], ocr=False)
+store.Library.open(sys.argv[2], create=True).index(sys.argv[1], ocr=False)
 """
 
 
@@ -98,7 +98,7 @@ def test_a_folder_whose_disk_is_away_is_not_forgotten(folder: Path, library: Lib
     with pytest.raises(LiteError, match=refusal):
         library.index(folder, ocr=False)
     assert len(library) == 4
-    assert library.index(folder, ocr=False, forget=True).removed == 3
+    assert library.forget(folder) == 3
     assert len(library) == 0
 
 
@@ -261,7 +261,7 @@ def check_kills(tmp_path: Path, kills: int) -> None:
     assert report.unchanged * PARTS == before
     assert ids(library) == sorted({f"papers/file{n:03}.md#part={p + 1}" for n in range(150) for p in range(PARTS)})
     assert {hit.document.id.split("#")[0] for hit in library.search("file 77")} >= {"papers/file077.md"}
-    assert not library._is_stale()
+    assert not library.is_stale()
 
 
 def test_killed_at_random(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_an_embedding_that_sees_embeds_the_pictures(folder: Path, tmp_path: Path
 def test_slow_files_are_written_every_few_seconds(
     folder: Path, library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lite.library.store.BATCH_SECONDS", 0)
+    monkeypatch.setattr("lite.library.update.BATCH_SECONDS", 0)
     written: list[int] = []
     library.index(folder, ocr=False, progress=lambda done, total, documents: written.append(documents))
     assert written[:3] == [2, 3, 4]
