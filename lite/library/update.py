@@ -141,7 +141,7 @@ class _Here:
     def changed(self, ocr: bool, limits: Limits) -> Iterator[Path]:
         """The files to read. Those whose content the library holds of a place where it no longer is are moved."""
         movable = defaultdict(list)
-        for key in self.gone | self.elsewhere:
+        for key in (self.gone | self.elsewhere) - self.files.keys():
             movable[self.known[key].state].append(key)
         for key, path in list(self.files.items()):
             state = self._look_at(path, ocr, limits)
