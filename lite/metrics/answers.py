@@ -13,21 +13,31 @@ from collections.abc import Sequence
 from lite.metrics import multimodalqa, webqa
 
 ARTICLES = ("a", "an", "the")
+SIGNS = {ord(dash): "-" for dash in "−–‐‑﹣－"}
+# A comparison; a number with its sign; a grade, a blood group or a name like C++ with what is behind it; a word.
+WORD = re.compile(
+    r"[<>≤≥=≠±≈]|(?<![\w.)-])-(?=[\d.])[\w.]+|(?<!\w)[^\W\d_]+(?:\+\+?|#)(?!\w)|(?<!\w)[^\W\d_]{1,2}-(?![\w-])|[\w.]+"
+)
+QUANTITY = re.compile(r"^(-?\d+(?:\.\d+)?)(?!st$|nd$|rd$|th$)([^\W\d_]{1,4}[23]?)$")
 
 
 def normalise(text: str) -> str:
     """Lower case, without accents, punctuation and English articles, single spaces.
 
     As in SQuAD, what joins letters or digits vanishes (`U.S.` is `us`, `1,000` is `1000`). Other than there, a decimal
-    point stays, and all other punctuation parts words: `red/white` is two.
+    point stays, and all other punctuation parts words: `red/white` is two. Signs that change the meaning stay, too:
+    `-5`, `C++`, `C#`, `A+`, and comparisons, which are words of their own. `3bar` is `3 bar`.
     """
     return " ".join(word for word in _words(text) if word not in ARTICLES)
 
 
 def _words(text: str) -> list[str]:
-    bare = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).lower()
+    text = text.translate(SIGNS).replace("<=", "≤").replace(">=", "≥").replace("!=", "≠")
+    text = re.sub(r"[-=]+>|<[-=]+", " ", text)  # arrows
+    kept = "".join(c for c in unicodedata.normalize("NFKD", text.replace("≠", "\0")) if not unicodedata.combining(c))
+    bare = kept.replace("\0", "≠").lower()
     bare = re.sub(r"['’`]|(?<=\d),(?=\d{3}\b)|(?<!\d)\.|\.(?!\d)", "", bare)
-    return re.sub(r"[^\w\s.]", " ", bare).split()
+    return [part for found in WORD.findall(bare) for part in QUANTITY.sub(r"\1 \2", found).split()]
 
 
 def _compared(text: str) -> list[str]:

@@ -1,11 +1,15 @@
 """Exact match and token F1 against SQuAD's definition and hand-worked numbers."""
 
+import re
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lite.data import flags
 from lite.metrics.answers import exact_match, normalise, token_f1
-from lite.stages.prompts import plain
+from lite.stages.prompts import UNKNOWN, plain
 
 words = st.lists(st.sampled_from(["red", "white", "blue", "green"]), max_size=5)
 texts = st.text(max_size=20) | words.map(" ".join)
@@ -105,3 +109,53 @@ def test_bounds_and_that_the_best_accepted_answer_counts(answer, accepted, more)
 def test_neither_metric_cares_which_of_two_is_the_accepted_one(answer, other):
     assert exact_match(answer, [other]) == exact_match(other, [answer])
     assert token_f1(answer, [other]) == token_f1(other, [answer])
+
+
+@pytest.mark.parametrize(
+    ("answer", "other"),
+    [
+        ("-5", "5"), ("−5", "5"), ("-5 °C", "5 °C"), ("it fell by -0.5", "it fell by 0.5"), ("x = -5", "x = 5"),
+        ("C++", "C"), ("C#", "C"), ("C++", "C#"), ("A+", "A"), ("F#", "F"), ("A-", "A"), ("AB-", "AB+"),
+        ("x > 3", "x < 3"), ("x>3", "x<3"), ("x ≥ 3", "x ≤ 3"), ("x ≥ 3", "x > 3"), ("a > b", "b > a"),
+        ("x ≠ 3", "x = 3"), ("> 3", "3"), ("±3", "3"), ("3.5 bar", "35 bar"), ("-3bar", "3bar"),
+    ],
+)  # fmt: skip
+def test_signs_tell_answers_apart(answer, other):
+    assert exact_match(answer, [other]) == exact_match(other, [answer]) == 0
+    assert exact_match(answer, [answer]) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "other"),
+    [
+        ("3 bar", "3bar"), ("35Nm", "35 Nm"), ("120m²", "120 m2"), ("-3bar", "−3 bar"), ("12V.", "12 V"),
+        ("x>3", "x > 3"), ("x>=3", "x ≥ 3"), ("x != 3", "x≠3"), ("2–3 bar", "2-3 bar"), ("–5", "-5"),
+        ("red-white", "red–white"), ("the C++", "c++."), ("(-5)", "-5"), ("A → B", "A -> B"), ("+5", "5"),
+        ("- 5", "5"), ("no. 5", "no 5"), ("pre-1990", "pre 1990"), ("3.5bar", "3.5 bar"),
+    ],
+)  # fmt: skip
+def test_ways_to_write_one_answer_are_equal(answer, other):
+    assert exact_match(answer, [other]) == 1
+
+
+def test_ordinals_and_codes_stay_whole():
+    assert normalise("1st 22nd 3rd 4th") == "1st 22nd 3rd 4th"
+    assert normalise("9f86d081 mp3 H2O") == "9f86d081 mp3 h2o"
+
+
+def before_signs(text):
+    """The normal form that the adapters shipped with lite were trained with."""
+    bare = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).lower()
+    bare = re.sub(r"['’`]|(?<=\d),(?=\d{3}\b)|(?<!\d)\.|\.(?!\d)", "", bare)
+    return " ".join(word for word in re.sub(r"[^\w\s.]", " ", bare).split() if word not in ("a", "an", "the"))
+
+
+def test_answers_of_the_bundled_corpus_are_what_they_were():
+    examples = [example for split in flags.SPLITS for example in flags.load_examples(split)]
+    answers = [answer for example in examples for answer in example.answers]
+    texts = [document.text for document in flags.load_corpus().values()]
+    assert len(answers) > 1000
+    for text in [*answers, UNKNOWN]:
+        assert normalise(text) == before_signs(text)
+    changed = {word for text in texts for word in set(normalise(text).split()) ^ set(before_signs(text).split())}
+    assert len(changed) < 100, changed
