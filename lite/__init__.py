@@ -1,8 +1,16 @@
-"""Explainable multimodal retrieval-augmented generation, trained on one 24 GB GPU."""
+"""Explainable multimodal retrieval-augmented generation, trained on one 24 GB GPU.
+
+from lite import Library, Rag
+
+library = Library.open("library", create=True)
+library.index("papers")
+print(Rag.load().ask("What is the pressure of pump 2?", library=library).answer)
+"""
 
 import logging
 import os
 import sys
+from importlib import import_module
 
 __version__ = "0.1.0"
 
@@ -21,3 +29,26 @@ if os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1" and "huggingface_hub.constants"
 
 # On a CPU it asks for a package that fetches a kernel from the hub; all works without.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+# The front door. Names are imported when they are asked for: `import lite` takes milliseconds, `lite.Rag` seconds.
+_HOMES = {
+    "Document": "lite.schema",
+    "Event": "lite.rag",
+    "Evidence": "lite.rag",
+    "Library": "lite.library.store",
+    "LiteError": "lite.schema",
+    "Rag": "lite.rag",
+    "Trace": "lite.schema",
+    "read_documents": "lite.library.workers",
+}
+__all__ = ["Document", "Event", "Evidence", "Library", "LiteError", "Rag", "Trace", "__version__", "read_documents"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
