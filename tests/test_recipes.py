@@ -203,7 +203,7 @@ def test_setup_installs_once(copy):
     assert first.stdout.splitlines()[-2:] == [str(python), "threads 1"]
     venv, packages, ours = copy.installs()
     assert venv.startswith("venv ")
-    assert f"--python {python} --requirement requirements.txt" in packages
+    assert f"--compile-bytecode --python {python} --requirement requirements.txt" in packages
     assert "--no-deps --editable ." in ours
 
     second = copy.bash(SETUP)
