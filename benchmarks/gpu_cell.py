@@ -153,10 +153,10 @@ class Cell:
         from lite.models.loading import lora_config
         from lite.runs import STAGE1, STAGE2
 
-        model = add_adapter(base, lora_config(self.model_config), STAGE1)
+        model = add_adapter(base, lora_config(self.model_config, base), STAGE1)
         if self.arguments.stage == 1:
             return model, []
-        model = add_adapter(model, lora_config(self.model_config), STAGE2)
+        model = add_adapter(model, lora_config(self.model_config, model), STAGE2)
         activate(model, [STAGE1, STAGE2], trainable=STAGE2)
         return model, [STAGE1]
 
@@ -182,7 +182,7 @@ class Cell:
             from lite.models.loading import lora_config
 
             base, processor = self.load()
-            return self.stock_trainer(get_peft_model(base, lora_config(self.model_config)), processor), processor
+            return self.stock_trainer(get_peft_model(base, lora_config(self.model_config, base)), processor), processor
         from unsloth import FastVisionModel
 
         folder = self.checkpoint()
@@ -207,7 +207,7 @@ class Cell:
         trainer = StageTrainer(
             model=model,
             reward_funcs=[reward],
-            args=self.configure(StageConfig, base),
+            args=self.configure(StageConfig, base, processor),
             train_dataset=self.rows(processor),
             processing_class=processor,
             reference=reference,
@@ -220,14 +220,14 @@ class Cell:
         return GRPOTrainer(
             model=model,
             reward_funcs=[reward],
-            args=self.configure(GRPOConfig, model),
+            args=self.configure(GRPOConfig, model, processor),
             train_dataset=self.rows(processor),
             processing_class=processor,
         )
 
-    def configure(self, config_class, model):
+    def configure(self, config_class, model, processor):
         """The recipe's settings of TRL. Every completion has the full length: the worst case, and the same for all."""
-        from lite.models.loading import vision_tokens
+        from lite.models.inputs import vision_tokens
 
         known = {field.name for field in dataclasses.fields(config_class)}
         left_out = {"reward_weights", "output_dir", "report_to", "log_completions", "save_steps", "save_total_limit"}
@@ -243,7 +243,7 @@ class Cell:
                 "use_cpu": not self.cuda,
                 "dataloader_pin_memory": self.cuda,
                 "generation_kwargs": {
-                    "suppress_tokens": vision_tokens(model),
+                    "suppress_tokens": vision_tokens(model, processor),
                     "min_new_tokens": self.settings["max_completion_length"],
                 },
             }
@@ -300,7 +300,7 @@ class Cell:
         if steps:
             result["generated_tokens_per_second"] = generated / seconds["generate"]
         if self.arguments.system == "lite":
-            settings = self.configure(StageConfig, trainer.model)
+            settings = self.configure(StageConfig, trainer.model, trainer.processing_class)
             estimate = run_estimate(
                 self.shape, settings, self.model_config, self.settings["max_prompt_tokens"], self.images,
                 adapters=self.arguments.stage,

@@ -38,7 +38,8 @@ from transformers import AutoConfig, AutoProcessor, Qwen3VLForConditionalGenerat
 from trl import GRPOConfig, GRPOTrainer
 
 from lite.config.runs import StageConfig
-from lite.models.loading import LANGUAGE_LAYERS, vision_tokens
+from lite.models.inputs import vision_tokens
+from lite.models.layers import lora_targets
 from lite.runs import TINY
 from lite.train.trainer import StageTrainer
 
@@ -91,13 +92,13 @@ class Timed:
 
     def __init__(self, kind: str, completion: int, group: int):
         model, processor = random_model()
-        lora = LoraConfig(r=8, lora_alpha=16, target_modules=LANGUAGE_LAYERS)
+        lora = LoraConfig(r=8, lora_alpha=16, target_modules=lora_targets(model))
         settings = {
             "output_dir": tempfile.mkdtemp(),
             "per_device_train_batch_size": group,
             "num_generations": group,
             "max_completion_length": completion,
-            "generation_kwargs": {"suppress_tokens": vision_tokens(model), "min_new_tokens": completion},
+            "generation_kwargs": {"suppress_tokens": vision_tokens(model, processor), "min_new_tokens": completion},
             "beta": 0.04,
             "bf16": False,
             "use_cpu": not torch.cuda.is_available(),

@@ -1,4 +1,4 @@
-"""What `lite.models.adapters.merged` saves a CPU: the embedded model and the shipped stack, as they are and merged.
+"""What `lite.models.merged` saves a CPU: the embedded model and the shipped stack, as they are and merged.
 
 Three things that it is for: sampling a batch of stage 2's GRPO (8 prompts of 8 completions, 64 tokens), answering one
 question over six documents, and scoring all documents of a question. Every repetition runs both in turn in one process;
@@ -28,17 +28,20 @@ from transformers import GenerationConfig
 
 from lite.config.model import ModelConfig
 from lite.data import flags
-from lite.models import adapters, shared_prompt
-from lite.models.adapters import active, load_stack, merged
-from lite.models.loading import load_model, vision_tokens
+from lite.models import merged as merging
+from lite.models import shared_prompt
+from lite.models.adapters import active, load_stack
+from lite.models.inputs import encode, vision_tokens
+from lite.models.loading import load_model
+from lite.models.merged import merged
 from lite.runs import SHIPPED, STAGE1, STAGE2
 from lite.stages.answer import Listing, say
-from lite.stages.filter import encode, score
+from lite.stages.filter import score
 from lite.stages.prompts import stage2_prompt
 
 CHARS, DOCUMENTS, PROMPTS, GROUP, TOKENS = 140, 6, 8, 8, 64
 RESULT = Path(__file__).parent / "results" / "merged.json"
-AT_MOST = adapters.MERGED_AT_MOST
+AT_MOST = merging.MERGED_AT_MOST
 
 
 def tasks(model, processor) -> dict[str, Callable[[], object]]:
@@ -47,14 +50,14 @@ def tasks(model, processor) -> dict[str, Callable[[], object]]:
     shown = [example.documents[:DOCUMENTS] for example in examples]
     prompts = [stage2_prompt(e.question, documents, CHARS) for e, documents in zip(examples, shown, strict=True)]
     inputs = encode(processor, prompts, [document for documents in shown for document in documents])
-    images = [sum(document.image is not None for document in documents) for documents in shown]
-    vision = shared_prompt.split_vision(inputs["pixel_values"], inputs["image_grid_thw"], images)
+    encoded = (encode(processor, [prompt], documents) for prompt, documents in zip(prompts, shown, strict=True))
+    vision = [shared_prompt.of_images(of_prompt) for of_prompt in encoded]
     settings = GenerationConfig(
         do_sample=True,
         top_k=0,
         max_new_tokens=TOKENS,
         min_new_tokens=TOKENS,
-        suppress_tokens=vision_tokens(model),
+        suppress_tokens=vision_tokens(model, processor),
         eos_token_id=processor.tokenizer.eos_token_id,
         pad_token_id=processor.tokenizer.pad_token_id,
     )
@@ -80,7 +83,7 @@ def measure(task: Callable[[], object], repetitions: int) -> dict:
     said = {}
     for _ in range(repetitions + 1):  # the first is the warm-up
         for limit, taken in seconds.items():
-            adapters.MERGED_AT_MOST = limit
+            merging.MERGED_AT_MOST = limit
             start = time.process_time()
             said[limit] = task()
             taken.append(time.process_time() - start)

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 
-from lite.models.loading import NOT_QUANTISED
+from lite.models.layers import kept_in_16bit
 from lite.models.memory import Shape
 from lite.runs import TINY
 
@@ -101,7 +101,7 @@ def random_model(
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=dtype,
-                llm_int8_skip_modules=[NOT_QUANTISED],
+                llm_int8_skip_modules=[kept_in_16bit(model)],
             ),
             pre_quantized=False,
         )

@@ -30,9 +30,10 @@ from rich.table import Table
 from lite.config.model import ModelConfig
 from lite.data import flags
 from lite.data.pools import Corpus, hard_pool
+from lite.models.inputs import encode
 from lite.models.loading import load_model
 from lite.schema import Document
-from lite.stages.filter import answer_tokens, encode, evaluating, score
+from lite.stages.filter import answer_tokens, evaluating, score
 from lite.stages.prompts import stage1_prompt
 from lite.train.callbacks import peak_memory_gib
 

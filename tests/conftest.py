@@ -49,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, _ = load_model(ModelConfig())
     card = {"base": "tiny", "base_fingerprint": base_fingerprint(model), "document_chars": 140, "max_pixels": None}
     for stage, scale in ((STAGE1, 0.01), (STAGE2, 0.05)):  # the latter makes it say something
-        model = add_adapter(model, lora_config(ModelConfig()), stage)
+        model = add_adapter(model, lora_config(ModelConfig(), model), stage)
         generator = torch.Generator().manual_seed(0)
         for name, parameter in model.named_parameters():
             if "lora_B" in name and f".{stage}." in name:

@@ -20,10 +20,11 @@ from lite.config.model import ModelConfig
 from lite.config.runs import StageConfig
 from lite.models import shared_prompt
 from lite.models.adapters import activate, add_adapter, base_fingerprint, load_adapter, save_adapter
-from lite.models.loading import load_model, lora_config, vision_tokens
+from lite.models.inputs import encode, vision_tokens
+from lite.models.loading import load_model, lora_config
 from lite.runs import STAGE1, STAGE2
 from lite.schema import Document
-from lite.stages.filter import answer_tokens, encode, evaluating, score
+from lite.stages.filter import answer_tokens, evaluating, score
 from lite.stages.prompts import stage1_prompt
 from lite.train.trainer import StageTrainer
 
@@ -47,12 +48,12 @@ each_backend = pytest.mark.parametrize("backend", BACKENDS)
 def stacked(folder: Path, backend: str):
     """(model, processor): stage 1 does something and is frozen, stage 2 is new and learns."""
     base, processor = load_model(ModelConfig(model_name_or_path=str(folder), backend=backend))
-    model = add_adapter(base, lora_config(ModelConfig()), STAGE1)
+    model = add_adapter(base, lora_config(ModelConfig(), base), STAGE1)
     generator = torch.Generator().manual_seed(0)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.05)
-    model = add_adapter(model, lora_config(ModelConfig()), STAGE2)
+    model = add_adapter(model, lora_config(ModelConfig(), model), STAGE2)
     activate(model, [STAGE1, STAGE2], trainable=STAGE2)
     return model, processor
 
@@ -93,7 +94,7 @@ def trainer(model, processor, run: Path, reference=(STAGE1,), **changes: object)
         "bf16": CUDA,
         "use_cpu": not CUDA,
         "logging_steps": 1,
-        "generation_kwargs": {"suppress_tokens": vision_tokens(model)},
+        "generation_kwargs": {"suppress_tokens": vision_tokens(model, processor)},
     }
     return StageTrainer(
         model=model,

@@ -17,7 +17,8 @@ from lite.config.launch import first_to_fail
 from lite.config.model import ModelConfig
 from lite.config.runs import StageConfig
 from lite.models.adapters import activate, add_adapter
-from lite.models.loading import load_model, lora_config, vision_tokens
+from lite.models.inputs import vision_tokens
+from lite.models.loading import load_model, lora_config
 from lite.runs import STAGE1, STAGE2
 from lite.train.trainer import StageTrainer
 
@@ -79,7 +80,8 @@ def train(model_folder: Path, out: Path, resume: Path | None = None, cls: type =
     """One run: stage 2 on a frozen stage 1, with a KL term. Returns what `Record` saw, and the losses."""
     torch.manual_seed(0)
     base, processor = load_model(ModelConfig(model_name_or_path=str(model_folder)))
-    model = add_adapter(add_adapter(base, lora_config(ModelConfig()), STAGE1), lora_config(ModelConfig()), STAGE2)
+    lora = lora_config(ModelConfig(), base)
+    model = add_adapter(add_adapter(base, lora, STAGE1), lora, STAGE2)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data = torch.randn(parameter.shape) * 0.02
@@ -89,7 +91,7 @@ def train(model_folder: Path, out: Path, resume: Path | None = None, cls: type =
         "learning_rate": 1e-3, "save_strategy": "no", "report_to": "none", "bf16": False, "use_cpu": True,
         "logging_steps": 1, "gradient_checkpointing": False,
     }  # fmt: skip
-    config = StageConfig(**(defaults | changes), generation_kwargs={"suppress_tokens": vision_tokens(base)})
+    config = StageConfig(**(defaults | changes), generation_kwargs={"suppress_tokens": vision_tokens(base, processor)})
     record = Record()
     trainer = cls(
         model=model, reward_funcs=[record.reward], args=config, train_dataset=data(), processing_class=processor,

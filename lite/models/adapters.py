@@ -5,29 +5,25 @@ Stage 2's adapter is stacked on stage 1's: both are active, and stage 1's stays 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
-import bitsandbytes as bnb
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from lite.files import read_json, write_text
+from lite.models.layers import base_of, language_layers
 from lite.runs import CARD, STAGE1, STAGE2, read_card, write_card
 from lite.schema import LiteError
 
 WEIGHTS = "adapter_model.safetensors"
-MERGED_AT_MOST = 2**30  # bytes
 
 # ------------------------------------------------------------------------------------------- what acts and what learns
 
@@ -59,51 +55,6 @@ def active(model: PeftModel, names: Sequence[str]) -> Iterator[None]:
         activate(model, before)
         for parameter in learning:
             parameter.requires_grad_(True)
-
-
-@contextmanager
-def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
-    """Inside, each 4-bit layer is one matrix: its unpacked weights plus the adapters that act.
-
-    The same function, for reading only, and what acts must not change inside. A CPU unpacks a layer at every forward
-    and adds each adapter by two small products: a token at a time, that takes longer than all else together
-    (`benchmarks/merged.py`). Nothing happens on a GPU, whose kernels read packed weights, in 16 bits, where the sum
-    would be rounded, nor to a model that would take more than `MERGED_AT_MOST` unpacked.
-    """
-    layers = {}  # by the module that is called: the 4-bit layer itself, or LoRA around it
-    for module in model.modules():
-        layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
-        if isinstance(layer, bnb.nn.Linear4bit) and layer not in layers.values():
-            layers[module] = layer
-    unpacked = 4 * sum(layer.in_features * layer.out_features for layer in layers.values())
-    if model.device.type != "cpu" or model.dtype != torch.float32 or unpacked > MERGED_AT_MOST:
-        layers = {}
-    try:
-        for module, layer in layers.items():
-            if not isinstance(module, LoraLayer) or _is_plain(module):
-                weight = _merged_weight(module, layer)
-                module.forward = partial(torch.nn.functional.linear, weight=weight, bias=layer.bias)
-        yield
-    finally:
-        for module in layers:
-            module.__dict__.pop("forward", None)
-
-
-def _is_plain(module: LoraLayer) -> bool:
-    """Whether all it does is to add products: no DoRA or the like, no bias of its own."""
-    return not module.lora_variant and not any(module.lora_bias.values())
-
-
-@torch.no_grad()
-def _merged_weight(module: torch.nn.Module, layer: bnb.nn.Linear4bit) -> torch.Tensor:
-    state = copy.copy(layer.weight.quant_state)
-    state.dtype = torch.float32  # else packed 16-bit weights would come back rounded to 16 bits, unlike in the layer
-    weight = bnb.functional.dequantize_4bit(layer.weight.data, state)
-    if isinstance(module, LoraLayer) and not module.disable_adapters:
-        for name in module.active_adapters:
-            if name in module.lora_A:
-                weight = weight + module.get_delta_weight(name)
-    return weight
 
 
 # ------------------------------------------------------------------------------------------------- weights and cards
@@ -196,10 +147,13 @@ def base_fingerprint(model: PreTrainedModel) -> str:
     model has one fingerprint in 4 and in 16 bits, on a CPU and on a GPU.
     """
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        if "lora_" in name or "_proj" in name:
+    base = base_of(model)
+    quantised = {id(weight) for layer in language_layers(base).values() for weight in layer.parameters()}
+    for name, parameter in sorted(base.named_parameters()):
+        # Names with `_proj` are skipped for the sake of fingerprints that were taken before layers were told by place.
+        if id(parameter) in quantised or "_proj" in name:
             continue
-        digest.update(name.replace("base_model.model.", "").encode())
+        digest.update(name.encode())
         digest.update(parameter.detach().flatten()[:512].to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 

@@ -14,18 +14,25 @@ from typing import Any
 
 import bitsandbytes as bnb
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
 from lite.config.model import ModelConfig
+from lite.models.inputs import check_template, limit_pixels, vision_tokens
+from lite.models.layers import check_reach, kept_in_16bit, lora_targets, skeleton
 from lite.runs import TINY
 from lite.schema import LiteError
 
 logger = logging.getLogger(__name__)
 
-# transformers matches these from the start of a module's full name, so a bare "visual" would quantise model.visual.
-NOT_QUANTISED = r"(.*\.)?(visual|vision_tower|multi_modal_projector|lm_head)(\.|$)"
 # Read in unsloth 2026.10.7: it compiles the model's layers anew, attention included, forces a static cache on
 # `generate`, and turns TRL's switching of gradient checkpointing off. Whether our attention, our decoding and a frozen
 # stage 1 survive that, only tests/test_gpu.py can say: it passes on a GPU through transformers; under Unsloth its first
@@ -34,7 +41,6 @@ UNPROVEN = (
     "backend auto loads through transformers: under Unsloth, that stage 1 stays frozen and the shared prompt exact has "
     "not been tested on a GPU yet. --backend unsloth tries it."
 )
-LANGUAGE_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
 def load_model(config: ModelConfig, use_cpu: bool = False) -> tuple[PreTrainedModel, ProcessorMixin]:
@@ -52,9 +58,10 @@ def load_model(config: ModelConfig, use_cpu: bool = False) -> tuple[PreTrainedMo
     else:
         load = partial(_load_with_transformers, on_gpu=torch.cuda.is_available() and not use_cpu)
     try:
-        return _left_padded(*load(path, config))
+        model, processor = load(path, config)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise LiteError(_explain(path, error)) from error
+    return _checked(model, processor, config.max_pixels)
 
 
 def model_path(name: str) -> str:
@@ -76,25 +83,31 @@ def choose_backend(backend: str) -> str:
     return backend
 
 
-def lora_config(config: ModelConfig) -> LoraConfig:
-    """The adapter of either stage: every linear layer of the language model, none of the vision tower."""
+def lora_config(config: ModelConfig, model: PreTrainedModel | PeftModel) -> LoraConfig:
+    """The adapter of either stage: every linear layer of the language model, none of the vision tower.
+
+    Raises:
+        LiteError: LoRA would miss a share of the language model.
+    """
     return LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
-        target_modules=LANGUAGE_LAYERS,
+        target_modules=lora_targets(model),
         task_type="CAUSAL_LM",
     )
 
 
-def vision_tokens(model: PreTrainedModel) -> list[int]:
-    """Tokens that stand for pixels. One of them in a completion would claim pixels that are not there."""
-    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    return [value for name, value in model.config.to_dict().items() if name in names and value is not None]
-
-
-def _left_padded(model: PreTrainedModel, processor: ProcessorMixin) -> tuple[PreTrainedModel, ProcessorMixin]:
+def _checked(
+    model: PreTrainedModel, processor: ProcessorMixin, max_pixels: int | None
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """With left padding and images of at most `max_pixels`; refused where something would be silently wrong."""
     processor.tokenizer.padding_side = "left"
+    check_template(processor)
+    if max_pixels is not None:
+        limit_pixels(model, processor, max_pixels)
+    vision_tokens(model, processor)
+    check_reach(model)
     return model, processor
 
 
@@ -103,13 +116,15 @@ def _load_with_transformers(path: str, config: ModelConfig, on_gpu: bool) -> tup
     options: dict[str, Any] = {"dtype": dtype}
     if on_gpu:
         options["device_map"] = {"": torch.cuda.current_device()}
+    hollow = skeleton(AutoConfig.from_pretrained(path))
+    check_reach(hollow)  # before gigabytes are read
     if config.load_in_4bit:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=[NOT_QUANTISED],
+            llm_int8_skip_modules=[kept_in_16bit(hollow)],
         )
     model = AutoModelForImageTextToText.from_pretrained(path, **options)
     for module in model.modules():
@@ -117,8 +132,7 @@ def _load_with_transformers(path: str, config: ModelConfig, on_gpu: bool) -> tup
             # On CPUs with AVX512-BF16, bitsandbytes repacks the weight at the first forward in eval mode into a layout
             # that has no backward, and stays there: LoRA gradients become None without a word.
             module.support_avx512bf16_for_cpu = False
-    limits = {} if config.max_pixels is None else {"max_pixels": config.max_pixels}
-    return model, AutoProcessor.from_pretrained(path, **limits)
+    return model, AutoProcessor.from_pretrained(path)
 
 
 def load_with_unsloth(path: str, config: ModelConfig) -> tuple[PreTrainedModel, ProcessorMixin]:
@@ -126,12 +140,7 @@ def load_with_unsloth(path: str, config: ModelConfig) -> tuple[PreTrainedModel, 
     from unsloth import FastVisionModel
 
     # Checkpointing is the trainer's to switch on: Unsloth's own form of it ("unsloth") is lost when TRL does.
-    model, processor = FastVisionModel.from_pretrained(
-        path, load_in_4bit=config.load_in_4bit, use_gradient_checkpointing=True
-    )
-    if config.max_pixels is not None:
-        processor = AutoProcessor.from_pretrained(path, max_pixels=config.max_pixels)
-    return model, processor
+    return FastVisionModel.from_pretrained(path, load_in_4bit=config.load_in_4bit, use_gradient_checkpointing=True)
 
 
 def _explain(path: str, error: Exception) -> str:

@@ -19,36 +19,29 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from accelerate.utils import extract_model_from_parallel
 from peft import PeftModel
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
+from lite.models.families import family_of
+from lite.models.families.family import Images
+from lite.models.layers import base_of
 from lite.models.shared_attention import ATTENTION, Packed, PromptCache, visibility
 from lite.schema import LiteError
 
-# Model types whose positions `prompt_positions` knows and whose forward takes them and a 4-D mask.
-FAMILIES = ("qwen2_5_vl", "qwen3_vl")
-
-# Pixels and grids of some prompts: per prompt [patches, values] and [images, 3], empty where a prompt has no image.
-Vision = tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]
+# What a processor makes of the images of some prompts, each prompt by itself: empty where a prompt has no image.
+Vision = Sequence[Images]
 LogSoftmax = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
 
 
-def base_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The transformers model under an adapter and what distributes it, or the model itself."""
-    model = extract_model_from_parallel(model, keep_fp32_wrapper=True)
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+def unshared(model: PreTrainedModel | PeftModel) -> str | None:
+    """Why prompts of this model are computed once per completion; None: they are shared."""
+    family = family_of(base_of(model).config)
+    return family.unshared if family.positions is None else None
 
 
 def prepare(model: PreTrainedModel | PeftModel) -> None:
     """Let the language model attend by `attention`. Whoever else calls the model gets transformers' sdpa from it."""
     base_of(model).config.text_config._attn_implementation = ATTENTION
-
-
-def split_vision(pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, images_per_prompt: list[int]) -> Vision:
-    """Cut the processor's flat `pixel_values` [patches, values] and `image_grid_thw` [images, 3] by prompt."""
-    grids = image_grid_thw.split(images_per_prompt)
-    return pixel_values.split([int(grid.prod(-1).sum()) for grid in grids]), grids
 
 
 def shuffle_and_split(batch: dict, group_size: int, parts: int) -> list[dict]:
@@ -73,27 +66,22 @@ def shuffle_and_split(batch: dict, group_size: int, parts: int) -> list[dict]:
     return [{key: take(value, chosen) for key, value in batch.items()} for chosen in order.chunk(parts)]
 
 
-def vision_inputs(vision: Vision | None) -> dict[str, torch.Tensor]:
+def vision_inputs(model: PreTrainedModel | PeftModel, vision: Vision | None) -> Images:
     """The forward's keyword arguments for the images of all given prompts: none where there is no image."""
-    if vision is None or not any(len(grid) for grid in vision[1]):
-        return {}
-    return {"pixel_values": torch.cat(tuple(vision[0])), "image_grid_thw": torch.cat(tuple(vision[1]))}
+    return family_of(base_of(model).config).join_images([images for images in vision or () if images])
 
 
 def prompt_positions(
-    model: PreTrainedModel | PeftModel, ids: torch.Tensor, mask: torch.Tensor, vision: Vision | None
+    model: PreTrainedModel | PeftModel, ids: torch.Tensor, mask: torch.Tensor, images: Images
 ) -> torch.Tensor:
-    """M-RoPE positions [3, U, P] (time, height, width) of left-padded prompts [U, P]; the pads' are 0 and unused."""
+    """Positions of left-padded prompts [U, P], as their family counts them: [3, U, P] or [1, U, P]."""
     base = base_of(model)
-    images = vision_inputs(vision)
-    if not images:
-        return (mask.long().cumsum(-1) - 1).clamp(min=0).expand(3, -1, -1)
-    return base.model.get_rope_index(
-        ids,
-        mm_token_type_ids=(ids == base.config.image_token_id).int(),
-        image_grid_thw=images["image_grid_thw"],
-        attention_mask=mask,
-    )[0]
+    return family_of(base.config).positions(base, ids, mask, images)
+
+
+def _argument(positions: torch.Tensor) -> torch.Tensor:
+    """What a forward takes: [3, rows, tokens] as it is, [1, rows, tokens] as [rows, tokens]."""
+    return positions if len(positions) > 1 else positions[0]
 
 
 @contextmanager
@@ -112,9 +100,7 @@ def last_logits(
     model: PreTrainedModel | PeftModel,
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor,
-    pixel_values: torch.Tensor | None = None,
-    image_grid_thw: torch.Tensor | None = None,
-    **_: torch.Tensor,
+    **images: torch.Tensor,
 ) -> torch.Tensor:
     """The logits [N, V] behind each of N prompts, as the model's forward gives them, in one row without pads.
 
@@ -124,12 +110,11 @@ def last_logits(
         input_ids: [N, L], left-padded, as the processor returns them, like the arguments that follow.
 
     Raises:
-        LiteError: The model's layers have an attention of their own, so that the prompts saw each other.
+        LiteError: Some of the model's layers have an attention of their own, so that the prompts saw each other.
     """
-    images = {} if pixel_values is None else {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw}
+    images = of_images(images)
     mask = attention_mask.bool()
-    vision = ([pixel_values], [image_grid_thw]) if images else None
-    positions = prompt_positions(model, input_ids, mask, vision)
+    positions = prompt_positions(model, input_ids, mask, images)
     prompts = [ids[real] for ids, real in zip(input_ids, mask, strict=True)]
     shared = _common_prefix(prompts, base_of(model).config.image_token_id)
     lengths = [len(prompt) - shared for prompt in prompts]
@@ -137,15 +122,34 @@ def last_logits(
     packed = Packed(shared, lengths)
     logits = model(
         input_ids=torch.cat([prompts[0][:shared], *(prompt[shared:] for prompt in prompts)])[None],
-        position_ids=torch.cat([positions[:, 0, mask[0]][:, :shared], *rest], 1)[:, None],
+        position_ids=_argument(torch.cat([positions[:, 0, mask[0]][:, :shared], *rest], 1)[:, None]),
         packed=packed,
         logits_to_keep=torch.tensor(lengths, device=input_ids.device).cumsum(0) + shared - 1,
         use_cache=False,
         **images,
     ).logits[0]
-    if packed.layers == 0:
-        raise LiteError("This model's layers do not ask transformers for their attention. Use backend: transformers.")
+    _check_all_asked(model, packed)
     return logits
+
+
+def _check_all_asked(model: PreTrainedModel | PeftModel, packed: Packed) -> None:
+    """Refuse what was computed where some layer passed the packed row's attention by."""
+    config = base_of(model).config.get_text_config()
+    if packed.layers != config.num_hidden_layers:
+        raise LiteError(
+            f"{packed.layers} of the {config.num_hidden_layers} layers of this {config.model_type} asked for the "
+            "attention that keeps prompts apart; the others saw all of them. Use backend: transformers, and in "
+            "training shared_prompt: false."
+        )
+
+
+def of_images(fields: dict) -> Images:
+    """What a processor returns for images, without what it returns for tokens."""
+    return {
+        name: torch.as_tensor(value)
+        for name, value in fields.items()
+        if name not in ("input_ids", "attention_mask") and not name.endswith("token_type_ids")
+    }
 
 
 def _common_prefix(prompts: Sequence[torch.Tensor], image_token: int) -> int:
@@ -171,7 +175,7 @@ def group_log_probs(
     """Log-probs of completions, each prompt forwarded once for its group.
 
     Args:
-        model: Any of `FAMILIES`, with whatever adapters are active.
+        model: One whose prompts can be shared, with whatever adapters are active.
         input_ids: [U * G, P + C], left-padded prompts and right-padded completions; the G rows of a prompt are
             neighbours and hold the same prompt (and the same pixels, which its tokens do not tell).
         attention_mask: As `input_ids`; 0 at pads.
@@ -190,7 +194,7 @@ def group_log_probs(
     for chosen in _batches(lengths):
         rows = (chosen[:, None] * group_size + torch.arange(group_size, device=chosen.device)).flatten()
         longest = int(prompts[chosen].max()) + completion_length  # the pads that all chosen prompts share are cut off
-        part = vision and tuple([of_prompt[u] for u in chosen.tolist()] for of_prompt in vision)
+        part = vision and [vision[u] for u in chosen.tolist()]
         logp, entropy = _packed_log_probs(
             model, input_ids[rows, -longest:], mask[rows, -longest:], completion_length, group_size, part, log_softmax
         )
@@ -236,19 +240,23 @@ def _packed_log_probs(model, ids, mask, length, group_size, vision, log_softmax)
     step = torch.arange(length - 1, device=device).expand(count, group_size, -1)
     member = torch.arange(group_size, device=device)[None, :, None].expand_as(step)
     member, step = pack(member, -1), pack(step, 0)
-    positions = prompt_positions(model, prompt, prompt_mask, vision)
+    images = vision_inputs(model, vision)
+    positions = prompt_positions(model, prompt, prompt_mask, images)
     following = positions.amax((0, 2))[:, None] + 1 + step
+    seen = visibility(prompt_mask, member, is_input)
     logits = model(
         input_ids=torch.cat([prompt, pack(completions[..., :-1], 0)], 1),
-        position_ids=torch.cat([positions, following.expand(3, -1, -1)], -1),
+        position_ids=_argument(torch.cat([positions, following.expand(len(positions), -1, -1)], -1)),
         # The prompt's last token predicts the first token of every completion.
         logits_to_keep=torch.cat(
             [torch.full((group_size,), width - 1, device=device), torch.arange(slots.shape[1], device=device) + width]
         ),
         use_cache=False,
-        **visibility(prompt_mask, member, is_input),
-        **vision_inputs(vision),
+        **seen,
+        **images,
     ).logits
+    if "packed" in seen:
+        _check_all_asked(model, seen["packed"])
     predicted = log_softmax(logits, torch.cat([completions[..., 0], pack(completions[..., 1:], 0)], 1))
 
     def unpack(values: torch.Tensor | None) -> torch.Tensor | None:
@@ -283,11 +291,12 @@ def generate(
     Returns:
         Tokens [U * G, C]: those that `model.generate` gives for every prompt repeated G times.
     """
+    images = vision_inputs(model, vision)
     sequences = model.generate(
         input_ids=ids,
         attention_mask=mask,
-        position_ids=prompt_positions(model, ids, mask, vision),
-        **vision_inputs(vision),
+        position_ids=_argument(prompt_positions(model, ids, mask, images)),
+        **images,
         generation_config=generation_config,
         custom_generate=partial(_sample, group_size=group_size),
     )
@@ -314,7 +323,9 @@ def _sample(
     cache = DynamicCache()  # of the completions
     logits = outputs.logits[:, -1].repeat_interleave(group_size, 0)
     sequences = input_ids.repeat_interleave(group_size, 0)
-    position = inputs["position_ids"].amax((0, 2)).repeat_interleave(group_size)
+    places = inputs["position_ids"]
+    places = places if places.ndim == 3 else places[None]
+    position = places.amax((0, 2)).repeat_interleave(group_size)
     running = torch.ones_like(position, dtype=torch.bool)
     while True:
         scores = logits_processor(sequences, logits.float())
@@ -328,7 +339,7 @@ def _sample(
         position = position + 1
         logits = model(
             input_ids=tokens[:, None],
-            position_ids=position.expand(3, -1)[..., None],
+            position_ids=_argument(position.expand(len(places), -1)[..., None]),
             past_key_values=cache,
             prompt_cache=prompts,
             use_cache=True,

@@ -12,10 +12,10 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin, TextIteratorStreamer
 
 from lite.metrics.ranking import keep
-from lite.models.adapters import merged
-from lite.models.loading import vision_tokens
+from lite.models.inputs import encode, vision_tokens
+from lite.models.merged import merged
 from lite.schema import Document, Trace
-from lite.stages.filter import encode, evaluating
+from lite.stages.filter import evaluating
 from lite.stages.prompts import UNKNOWN, parse_stage2, stage2_prompt
 
 BASE, STAGE1_BASE, COLD_START, FULL = "base", "stage 1 + base", "stage 1 + cold start", "stage 1 + stage 2"  # systems
@@ -231,7 +231,7 @@ def _greedy(model: PreTrainedModel, processor: ProcessorMixin, max_new_tokens: i
         do_sample=False,
         eos_token_id=model.generation_config.eos_token_id,
         pad_token_id=processor.tokenizer.pad_token_id,
-        suppress_tokens=vision_tokens(model),
+        suppress_tokens=vision_tokens(model, processor),
     )
 
 

@@ -11,7 +11,8 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from lite.models import shared_prompt
-from lite.models.adapters import merged
+from lite.models.inputs import encode
+from lite.models.merged import merged
 from lite.schema import Document, LiteError
 from lite.stages.prompts import NO, YES, stage1_prompt
 
@@ -41,7 +42,7 @@ def score(
     """
     yes, no = answer_tokens(processor)
     prompts = [stage1_prompt(question, document, document_chars) for question, document in pairs]
-    shares = shared_prompt.base_of(model).config.model_type in shared_prompt.FAMILIES
+    shares = shared_prompt.unshared(model) is None
     batches = _by_question(pairs, batch_size) if shares else _by_length(pairs, prompts, batch_size)
     scores = np.empty(len(pairs))
     with evaluating(model), merged(model), shared_prompt.attending(model) if shares else nullcontext():
@@ -55,13 +56,6 @@ def score(
             scores[batch] = torch.sigmoid(logits[:, yes] - logits[:, no]).cpu().numpy()
             progress(len(batch))
     return scores
-
-
-def encode(processor: ProcessorMixin, prompts: Sequence[list[dict]], documents: Sequence[Document]):
-    """Tokens and pixels of a batch of prompts and of the images that they show, left-padded."""
-    texts = processor.apply_chat_template(list(prompts), add_generation_prompt=True, tokenize=False)
-    images = [document.load_image() for document in documents if document.image is not None]
-    return processor(text=texts, images=images or None, padding=True, return_tensors="pt")
 
 
 def answer_tokens(processor: ProcessorMixin) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from lite.data.images import LazyImage
 from lite.data.pools import Corpus, Pair
 from lite.data.problems import Problems
 from lite.data.sources import is_readable, load_report_examples, load_training_pairs
+from lite.models.inputs import image_tokens, joined, rendered
 from lite.schema import Document, Example, LiteError, open_image_file
 from lite.stages.prompts import NO, YES, stage1_prompt
 
@@ -71,17 +72,16 @@ def prompt_lengths(
     prompts: Sequence[list[dict]], documents: Sequence[Sequence[Document]], processor: ProcessorMixin
 ) -> list[int]:
     """Tokens of each prompt as the model will see it, with the images of the documents that it shows."""
-    texts = processor.apply_chat_template(list(prompts), add_generation_prompt=True, tokenize=False)
+    texts = rendered(processor, prompts)
     tokens = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    image_tokens: dict[str, int] = {}
+    added: dict[str, int] = {}
     for i, shown in enumerate(documents):
         for document in shown:
             if document.image is None:
                 continue
-            if document.id not in image_tokens:
-                sizes = processor._get_num_multimodal_tokens(image_sizes=[_image_size(document)])
-                image_tokens[document.id] = sizes["num_image_tokens"][0]
-            tokens[i] += image_tokens[document.id] - 1  # one placeholder is in the text already
+            if document.id not in added:
+                added[document.id] = image_tokens(processor, *_image_size(document))
+            tokens[i] += added[document.id]
     return tokens
 
 
@@ -112,7 +112,7 @@ def prompt_dataset(pairs: Sequence[Pair], document_chars: int) -> Dataset:
         with_image = {pair.document.id: pair.document for pair in drawn if pair.document.image is not None}
         images = {i: [document.load_image()] for i, document in with_image.items()}
         return {
-            "prompt": [stage1_prompt(pair.example.question, pair.document, document_chars) for pair in drawn],
+            "prompt": [joined(stage1_prompt(pair.example.question, pair.document, document_chars)) for pair in drawn],
             "images": [images.get(pair.document.id, []) for pair in drawn],
             "label": [YES if pair.relevant else NO for pair in drawn],
         }

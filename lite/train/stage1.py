@@ -13,7 +13,8 @@ from lite.config.model import ModelConfig
 from lite.config.runs import Stage1Config, with_values
 from lite.evaluate.stage1 import stage1_report
 from lite.models.adapters import base_fingerprint, save_adapter
-from lite.models.loading import load_model, lora_config, vision_tokens
+from lite.models.inputs import vision_tokens
+from lite.models.loading import load_model, lora_config
 from lite.runs import STAGE1, write_card
 from lite.train import rewards
 from lite.train.auto_fit import auto_fit
@@ -50,8 +51,8 @@ def train_stage1(config: Stage1Config, model_config: ModelConfig, console: Conso
     claim_together(folder, settings, config.overwrite)
     lengths = prompt_lengths(*pair_prompts(pairs, config.document_chars), processor)
     pairs = drop_long(pairs, lengths, config.max_prompt_tokens)
-    model = get_peft_model(base, lora_config(model_config), adapter_name=STAGE1)
-    suppressed = {"suppress_tokens": vision_tokens(base)} | (config.generation_kwargs or {})
+    model = get_peft_model(base, lora_config(model_config, base), adapter_name=STAGE1)
+    suppressed = {"suppress_tokens": vision_tokens(base, processor)} | (config.generation_kwargs or {})
     train(
         StageTrainer(
             model=model,

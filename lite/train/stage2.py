@@ -17,7 +17,8 @@ from lite.config.runs import Stage2Config, with_values
 from lite.evaluate.answers import Budget
 from lite.evaluate.stage2 import stage2_report
 from lite.models.adapters import activate, add_adapter, base_fingerprint, copy_weights, load_adapter, save_adapter
-from lite.models.loading import load_model, lora_config, vision_tokens
+from lite.models.inputs import vision_tokens
+from lite.models.loading import load_model, lora_config
 from lite.runs import STAGE1, STAGE2, read_card, stage1_beside, tuned_card, write_card
 from lite.schema import LiteError
 from lite.stages.prompts import stage2_prompt
@@ -73,7 +74,7 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
     }
     if config.cold_start_steps:
         cold_start(model, processor, rows, config, card, console)
-    suppressed = {"suppress_tokens": vision_tokens(base)} | (config.generation_kwargs or {})
+    suppressed = {"suppress_tokens": vision_tokens(base, processor)} | (config.generation_kwargs or {})
     train(
         StageTrainer(
             model=model,
@@ -155,7 +156,7 @@ def stacked_model(
         model = add_adapter(model, copy.deepcopy(model.peft_config[STAGE1]), STAGE2)
         copy_weights(model, STAGE1, STAGE2)
     else:
-        model = add_adapter(model, lora_config(model_config), STAGE2)
+        model = add_adapter(model, lora_config(model_config, base), STAGE2)
     activate(model, acting(adapter_mode), trainable=STAGE2)
     return model
 

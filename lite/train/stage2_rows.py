@@ -25,6 +25,7 @@ from lite.data.problems import Problems
 from lite.data.sources import load_training_sets, without_unreadable
 from lite.evaluate.scores import stage1_scores
 from lite.metrics.answers import normalise
+from lite.models.inputs import joined
 from lite.runs import read_card
 from lite.schema import Document, Example, LiteError
 from lite.stages.answer import Listing, arrange, select
@@ -205,7 +206,9 @@ def prompt_dataset(rows: Sequence[Row], config: Stage2Config, captions: Mapping[
             i: [d.load_image() for d in rows[i].listing.documents if d.image is not None] for i in set(batch["row"])
         }
         columns = {
-            "prompt": [stage2_prompt(r.listing.question, r.listing.documents, config.document_chars) for r in drawn],
+            "prompt": [
+                joined(stage2_prompt(r.listing.question, r.listing.documents, config.document_chars)) for r in drawn
+            ],
             "images": [images[i] for i in batch["row"]],
         }
         if captions is not None:

@@ -33,8 +33,9 @@ from trl.trainer.utils import pad, selective_log_softmax, selective_log_softmax_
 from lite.config.launch import for_processes
 from lite.config.runs import StageConfig, with_values
 from lite.models import shared_prompt
-from lite.models.adapters import active, load_weights, merged
+from lite.models.adapters import active, load_weights
 from lite.models.memory import GENERATING, LOADING, SCORING, TRAINING
+from lite.models.merged import merged
 from lite.schema import LiteError
 from lite.stages.filter import evaluating
 from lite.train.run_folder import last_checkpoint
@@ -100,12 +101,10 @@ class StageTrainer(GRPOTrainer):
         self._compared = False
 
     def _can_share_prompts(self) -> bool:
-        reason = None
-        if self.model.config.model_type not in shared_prompt.FAMILIES:
-            reason = f"the positions of {self.model.config.model_type} are not known"
-        elif self.use_liger_kernel:
+        reason = shared_prompt.unshared(self.model)
+        if self.use_liger_kernel:
             reason = "use_liger_kernel has log-probs of its own"
-        elif self.aux_loss_enabled:
+        if self.aux_loss_enabled:
             reason = "the auxiliary loss of a mixture of experts counts every token of every row"
         if reason:
             logger.warning("Prompts are computed once per completion, not once per group: %s.", reason)
@@ -125,12 +124,11 @@ class StageTrainer(GRPOTrainer):
             return super()._generate_and_score_completions(inputs)
         group = self._group_size(len(inputs))
         prompts = [prepare_multimodal_messages(row["prompt"], row.get("images")) for row in inputs[::group]]
-        ids, images, fields = super()._tokenize_prompts(prompts)
-        vision = None
-        if images is not None:
-            fields = self._to_device({key: fields[key] for key in ("pixel_values", "image_grid_thw")})
-            vision = shared_prompt.split_vision(**fields, images_per_prompt=[len(row or []) for row in images])
-        self._encoded = EncodedPrompts(ids, vision)
+        # One by one: how a processor lays the images of several prompts out in one tensor is then its own affair.
+        encoded = [super(StageTrainer, self)._tokenize_prompts([prompt]) for prompt in prompts]
+        vision = [self._to_device(shared_prompt.of_images(fields)) if images else {} for _, images, fields in encoded]
+        vision = vision if any(vision) else None
+        self._encoded = EncodedPrompts([ids[0] for ids, _, _ in encoded], vision)
         try:
             batch = super()._generate_and_score_completions(
                 [{key: value for key, value in row.items() if key != "images"} for row in inputs]
@@ -140,7 +138,8 @@ class StageTrainer(GRPOTrainer):
         if not self._compared:
             self._compare_with_trl(batch, vision)
             self._compared = True
-        return batch if vision is None else batch | {"pixel_values": vision[0], "image_grid_thw": vision[1]}
+        # TRL hands on what it finds under this name.
+        return batch if vision is None else batch | {"pixel_values": vision}
 
     @torch.no_grad()
     def _compare_with_trl(self, batch: dict, vision: shared_prompt.Vision | None) -> None:
@@ -150,13 +149,20 @@ class StageTrainer(GRPOTrainer):
         ids = torch.cat([batch["prompt_ids"][:rows], batch["completion_ids"][:rows]], 1)
         mask = torch.cat([batch["prompt_mask"][:rows], batch["completion_mask"][:rows]], 1)
         length = batch["completion_ids"].shape[1]
-        first = vision and (vision[0][:1], vision[1][:1])
-        images = shared_prompt.vision_inputs(first and (first[0] * rows, first[1] * rows))
-        if images:
-            images["num_images"] = [len(first[1][0])] * rows
-            images["mm_token_type_ids"] = (ids == self.model.config.image_token_id).int()
+        first = vision and vision[:1]
+        images = dict(first[0]) if first else {}
+        if "image_grid_thw" in images:
+            images["num_images"] = [len(images["image_grid_thw"])]
+            images["mm_token_type_ids"] = (ids[:1] == self.model.config.image_token_id).int()
+        elif images:
+            images["num_tiles"] = [len(images["pixel_values"])]
         with evaluating(self.model):
-            stock, _, _ = self._full_logits_logps(self.model, ids, mask, length, **images)
+            stock = torch.cat(
+                [
+                    self._full_logits_logps(self.model, ids[row, None], mask[row, None], length, **images)[0]
+                    for row in range(rows)
+                ]
+            )
             ours, _ = shared_prompt.group_log_probs(
                 self.model, ids, mask, length, rows, first, partial(self._log_softmax, entropy=False)
             )
@@ -214,7 +220,7 @@ class StageTrainer(GRPOTrainer):
         logits_to_keep: int,
         batch_size: int | None = None,
         compute_entropy: bool = False,
-        pixel_values: list[torch.Tensor] | None = None,
+        pixel_values: list | None = None,
         image_grid_thw: list[torch.Tensor] | None = None,
         **kwargs,
     ):
@@ -236,7 +242,7 @@ class StageTrainer(GRPOTrainer):
             attention_mask,
             completion_length=logits_to_keep,
             group_size=self._group_size(len(input_ids)),
-            vision=self._encoded.vision if self._encoded else pixel_values and (pixel_values, image_grid_thw),
+            vision=self._encoded.vision if self._encoded else pixel_values,
             log_softmax=partial(self._log_softmax, entropy=compute_entropy),
         )
         return logps, entropies, None

@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 from trl import GRPOTrainer
 
 from lite.config.model import ModelConfig
@@ -28,10 +28,12 @@ from lite.models.adapters import (
     copy_weights,
     load_stack,
     load_weights,
-    merged,
     save_adapter,
 )
-from lite.models.loading import NOT_QUANTISED, load_model, lora_config, vision_tokens
+from lite.models.inputs import vision_tokens
+from lite.models.layers import kept_in_16bit, skeleton
+from lite.models.loading import load_model, lora_config
+from lite.models.merged import merged
 from lite.runs import SHIPPED, STAGE1, STAGE2, find_adapters, read_card, stage1_of, trained_profile, write_card
 from lite.schema import LiteError
 from lite.train.trainer import StageTrainer
@@ -51,7 +53,8 @@ def stack(folder: Path, fill_stage2: bool = False):
     """(model, processor) with a stage 1 that does something, and stage 2 learning on top of it."""
     model, processor = load_model(ModelConfig(model_name_or_path=str(folder)))
     torch.manual_seed(0)
-    model = add_adapter(add_adapter(model, lora_config(ModelConfig()), STAGE1), lora_config(ModelConfig()), STAGE2)
+    lora = lora_config(ModelConfig(), model)
+    model = add_adapter(add_adapter(model, lora, STAGE1), lora, STAGE2)
     fill(model, STAGE1, 1)
     if fill_stage2:
         fill(model, STAGE2, 2)
@@ -90,7 +93,7 @@ def trainer(folder: Path, run: Path, cls: type = StageTrainer, **changes: object
     settings = {
         "output_dir": str(run), "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 6,
         "max_steps": 3, "learning_rate": 1e-3, "save_steps": 1, "report_to": "none", "bf16": False, "use_cpu": True,
-        "logging_steps": 1, "generation_kwargs": {"suppress_tokens": vision_tokens(model)},
+        "logging_steps": 1, "generation_kwargs": {"suppress_tokens": vision_tokens(model, processor)},
     }  # fmt: skip
     config = StageConfig(**(settings | changes))
     extra = {"reference": [STAGE1]} if cls is StageTrainer else {}
@@ -131,7 +134,7 @@ def test_merged_layers_say_what_the_stack_says_and_leave_no_trace(
     with pytest.raises(RuntimeError, match="halfway"), merged(model):
         raise RuntimeError("halfway")
     assert not any("forward" in vars(module) for module in model.modules())
-    monkeypatch.setattr("lite.models.adapters.MERGED_AT_MOST", 1000)  # a model that would take too much stays packed
+    monkeypatch.setattr("lite.models.merged.MERGED_AT_MOST", 1000)  # a model that would take too much stays packed
     unpacked.clear()
     with merged(model):
         logits(model)
@@ -142,7 +145,7 @@ def test_merged_is_undone_where_it_fails_and_leaves_other_kinds_of_lora_alone(
     random_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, _ = load_model(ModelConfig(model_name_or_path=str(random_folder)))
-    model = add_adapter(model, replace(lora_config(ModelConfig()), use_dora=True), STAGE1)
+    model = add_adapter(model, replace(lora_config(ModelConfig(), model), use_dora=True), STAGE1)
     fill(model, STAGE1, 1)
     expected = logits(model)
     with merged(model):
@@ -164,7 +167,8 @@ def test_merged_is_undone_where_it_fails_and_leaves_other_kinds_of_lora_alone(
 
 
 def test_merged_takes_weights_that_were_packed_from_16_bits(random_folder: Path, tmp_path: Path) -> None:
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=[NOT_QUANTISED])
+    kept = kept_in_16bit(skeleton(AutoConfig.from_pretrained(random_folder)))
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=[kept])
     packed = AutoModelForImageTextToText.from_pretrained(
         random_folder, dtype=torch.bfloat16, quantization_config=config
     )

@@ -14,10 +14,10 @@ from peft import get_peft_model
 from PIL import Image
 
 from lite.config.model import ModelConfig
+from lite.models.inputs import encode
 from lite.models.loading import choose_backend, load_model, lora_config
 from lite.runs import TINY
 from lite.schema import Document, LiteError
-from lite.stages.filter import encode
 from lite.stages.prompts import stage1_prompt
 
 TEXT = Document("t", "text", "Niger: geography", "Location: Western Africa.")
@@ -39,7 +39,7 @@ def test_language_layers_are_nf4_and_nothing_else(random_model) -> None:
 def test_adapter_has_gradients_after_a_forward_in_eval_mode(random_model) -> None:
     # On CPUs with AVX512-BF16, bitsandbytes would repack the weights in this first forward and lose every gradient.
     model, processor = random_model
-    model = get_peft_model(model, lora_config(ModelConfig()))
+    model = get_peft_model(model, lora_config(ModelConfig(), model))
     inputs = encode(processor, [prompt(FLAG), prompt(TEXT)], [FLAG, TEXT])
     model.eval()
     with torch.no_grad():

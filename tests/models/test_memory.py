@@ -79,7 +79,8 @@ def test_shape_read_from_a_folder_is_the_published_one(size, tmp_path):
 @pytest.mark.parametrize("rank", [1, 16])
 def test_adapter_has_as_many_weights_as_pefts(rank, tmp_path):
     config = small()
-    model = get_peft_model(on_meta(config), lora_config(ModelConfig(lora_r=rank)))
+    model = on_meta(config)
+    model = get_peft_model(model, lora_config(ModelConfig(lora_r=rank), model))
     real = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     shape = shape_of_config(config, tmp_path)
     one, two = (estimate(shape, **LOAD | {"lora_r": rank}, adapters=n)["adapters and optimiser"] for n in (1, 2))

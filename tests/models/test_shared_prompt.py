@@ -21,9 +21,10 @@ from trl.trainer.utils import pad, selective_log_softmax_and_entropy
 
 from lite.config.model import ModelConfig
 from lite.config.runs import StageConfig
-from lite.models import shared_attention, shared_prompt
+from lite.models import families, shared_attention, shared_prompt
 from lite.models.adapters import activate
-from lite.models.loading import load_model, lora_config, vision_tokens
+from lite.models.inputs import vision_tokens
+from lite.models.loading import load_model, lora_config
 from lite.runs import TINY
 from lite.schema import LiteError
 from lite.train.trainer import StageTrainer
@@ -65,7 +66,7 @@ def trainer(
 ) -> StageTrainer:
     base, processor = load_model(ModelConfig(model_name_or_path=str(folder), load_in_4bit=quantised))
     torch.manual_seed(1)
-    lora = lora_config(ModelConfig())
+    lora = lora_config(ModelConfig(), base)
     lora.init_lora_weights = False  # B is not zero: gradients reach A, and the policy is not the reference
     model = get_peft_model(base, lora, adapter_name="stage1")
     if stacked:
@@ -91,7 +92,7 @@ def trainer(
         "use_cpu": True,
         "logging_steps": 1,
         "gradient_checkpointing": False,
-        "generation_kwargs": {"suppress_tokens": vision_tokens(base)},
+        "generation_kwargs": {"suppress_tokens": vision_tokens(base, processor)},
     }
     return StageTrainer(
         model=model,
@@ -172,7 +173,7 @@ def random_family(family: str) -> PeftModel:
         for name, weight in model.named_parameters():
             if weight.ndim >= 2 and "norm" not in name:
                 weight.mul_(2.5)
-    lora = lora_config(ModelConfig())
+    lora = lora_config(ModelConfig(), model)
     lora.init_lora_weights = False
     peft = get_peft_model(model, lora)
     shared_prompt.prepare(peft)
@@ -231,10 +232,22 @@ def random_batch(seed: int, group: int, length: int, images_per_prompt: list[int
     )
 
 
+def split_vision(batch: Batch) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Pixels and grids of each prompt."""
+    grids = batch.image_grid_thw.split(batch.images_per_prompt)
+    return batch.pixel_values.split([int(grid.prod(-1).sum()) for grid in grids]), grids
+
+
+def vision_of(batch: Batch) -> list[dict[str, torch.Tensor]]:
+    """The images of each prompt, as the shared prompt takes them."""
+    split = zip(*split_vision(batch), strict=True)
+    return [{"pixel_values": pixels, "image_grid_thw": grid} if len(grid) else {} for pixels, grid in split]
+
+
 def as_trl(model: PeftModel, batch: Batch, temperature: float = 0.9):
     """Log-probs and entropies of stock TRL, every prompt and image repeated."""
     stub = SimpleNamespace(model_kwarg_keys={"logits_to_keep"}, temperature=temperature, _entropy_bonus_enabled=True)
-    pixels, grids = shared_prompt.split_vision(batch.pixel_values, batch.image_grid_thw, batch.images_per_prompt)
+    pixels, grids = split_vision(batch)
     images = {}
     if len(batch.image_grid_thw):
         images = {
@@ -249,7 +262,7 @@ def as_trl(model: PeftModel, batch: Batch, temperature: float = 0.9):
 
 
 def as_shared(model: PeftModel, batch: Batch, temperature: float = 0.9):
-    vision = shared_prompt.split_vision(batch.pixel_values, batch.image_grid_thw, batch.images_per_prompt)
+    vision = vision_of(batch)
     log_softmax = partial(selective_log_softmax_and_entropy, temperature=temperature)
     return shared_prompt.group_log_probs(
         model, batch.input_ids, batch.attention_mask, batch.length, batch.group, vision, log_softmax
@@ -369,16 +382,14 @@ def test_generated_tokens_are_those_of_the_repeated_prompt(
         max_new_tokens=12, do_sample=sampled, top_k=0, eos_token_id=list(range(20, 500, 3)), pad_token_id=0,
         suppress_tokens=[3, 4, 5, 6, 7],
     )  # fmt: skip
-    pixels, grids = shared_prompt.split_vision(batch.pixel_values, batch.image_grid_thw, batch.images_per_prompt)
-    repeated = shared_prompt.vision_inputs(
-        tuple([value for value in values for _ in range(group)] for values in (pixels, grids))
-    )
+    vision = vision_of(batch)
+    repeated = shared_prompt.vision_inputs(family, [images for images in vision for _ in range(group)])
     if repeated:
         repeated["mm_token_type_ids"] = (ids == 6).int()
     torch.manual_seed(3)
     expected = family.generate(input_ids=ids, attention_mask=mask, **repeated, generation_config=config)
     torch.manual_seed(3)
-    ours = shared_prompt.generate(family, ids[::group], mask[::group], (pixels, grids), group, config)
+    ours = shared_prompt.generate(family, ids[::group], mask[::group], vision, group, config)
     family.train()
     assert torch.equal(ours, expected[:, ids.shape[1] :])
     assert len(set((ours != 0).sum(1).tolist())) > (1 if sampled else 0)
@@ -459,11 +470,12 @@ def test_model_that_passes_our_attention_by_is_refused(
 def test_unknown_family_falls_back_to_trl_with_one_line(
     random_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_prompt, "FAMILIES", ("qwen2_5_vl",))
+    monkeypatch.setattr(families, "FAMILIES", ())
     stage = trainer(random_folder, tmp_path, rows([1, 1]), shared=True, max_steps=1)
     lines = [record.message for record in caplog.records if "once per completion" in record.message]
     assert lines == [
-        "Prompts are computed once per completion, not once per group: the positions of qwen3_vl are not known."
+        "Prompts are computed once per completion, not once per group: this family's positions are not described in "
+        "lite/models/families."
     ]
     assert not stage.shares_prompts
     stage.train()

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from lite.data import flags
-from lite.models import shared_prompt
+from lite.models import families, shared_prompt
+from lite.models.inputs import encode
 from lite.schema import Document, LiteError
-from lite.stages.filter import answer_tokens, encode, score
+from lite.stages.filter import answer_tokens, score
 from lite.stages.prompts import stage1_prompt
 
 CHARS = 140
@@ -79,7 +80,7 @@ def test_shared_question_scores_as_an_unknown_model_family_is_scored(
     shared = score(*random_model, pairs, CHARS, batch_size=4)
     attention = random_model[0].config.text_config._attn_implementation
     assert attention == "sdpa"  # as before
-    monkeypatch.setattr(shared_prompt, "FAMILIES", ())
+    monkeypatch.setattr(families, "FAMILIES", ())
     np.testing.assert_allclose(shared, score(*random_model, pairs, CHARS, batch_size=4), atol=1e-5)
     assert np.std(shared) > 1e-5
 

@@ -24,10 +24,10 @@ from lite.config.model import ModelConfig
 from lite.data import flags
 from lite.data.pools import Pair
 from lite.models import shared_prompt
+from lite.models.inputs import encode
 from lite.models.loading import load_model
 from lite.runs import read_card, read_metrics
 from lite.schema import Document, Example, LiteError
-from lite.stages.filter import encode
 from lite.stages.prompts import stage1_prompt
 from lite.train import run_folder
 from lite.train import stage1 as train_module

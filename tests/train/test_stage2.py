@@ -184,7 +184,7 @@ def test_other_adapter_modes_train(parent: Path, tmp_path: Path, mode: str, acti
 
 def test_cold_start_imitates_what_the_bare_base_sees_on_relevant_images() -> None:
     base, processor = load_model(ModelConfig(model_name_or_path="tiny"))
-    model = get_peft_model(base, lora_config(ModelConfig()), adapter_name=STAGE2)
+    model = get_peft_model(base, lora_config(ModelConfig(), base), adapter_name=STAGE2)
     config = Stage2Config(
         output_dir="unused", use_cpu=True, bf16=False, limit=8, seed=0, document_chars=140,
         cold_start_caption="Describe the flag.", per_device_train_batch_size=8,

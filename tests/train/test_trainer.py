@@ -15,7 +15,8 @@ from trl import GRPOTrainer
 from lite.config.model import ModelConfig
 from lite.config.runs import StageConfig
 from lite.models.adapters import adapter_hash, base_fingerprint, load_adapter, save_adapter
-from lite.models.loading import load_model, lora_config, vision_tokens
+from lite.models.inputs import vision_tokens
+from lite.models.loading import load_model, lora_config
 from lite.schema import LiteError
 from lite.train.run_folder import last_checkpoint
 from lite.train.trainer import StageTrainer, release
@@ -66,14 +67,14 @@ def settings(folder: Path, **changes: object) -> StageConfig:
 
 def stage1_model(folder: Path, name: str = "stage1"):
     model, processor = load_model(ModelConfig(model_name_or_path=str(folder)))
-    return get_peft_model(model, lora_config(ModelConfig()), adapter_name=name), processor
+    return get_peft_model(model, lora_config(ModelConfig(), model), adapter_name=name), processor
 
 
 def trainer(
     folder: Path, run: Path, data: Dataset, cls: type = StageTrainer, loaded: tuple | None = None, **changes: object
 ) -> GRPOTrainer:
     model, processor = loaded or stage1_model(folder)
-    config = settings(run, generation_kwargs={"suppress_tokens": vision_tokens(model)}, **changes)
+    config = settings(run, generation_kwargs={"suppress_tokens": vision_tokens(model, processor)}, **changes)
     return cls(model=model, reward_funcs=[length_reward], args=config, train_dataset=data, processing_class=processor)
 
 

@@ -1,0 +1,14 @@
+"""Qwen3.5: Qwen3-VL's images and positions; three of four layers keep a state instead of keys and values."""
+
+from __future__ import annotations
+
+from lite.models.families.family import Family
+from lite.models.families.qwen_vl import limit_pixels
+
+FAMILY = Family(
+    model_types=("qwen3_5",),
+    limit_pixels=limit_pixels,
+    unshared="its layers' states are not forked in a packed row yet",
+    # They gate the state, with one output for each head: tiny, and 4 bits would cost them dearly.
+    left_out=("in_proj_a", "in_proj_b"),
+)

@@ -1,0 +1,61 @@
+"""Reading from 4-bit weights on a CPU: each layer as one unpacked matrix for a while."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import bitsandbytes as bnb
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from transformers import PreTrainedModel
+
+MERGED_AT_MOST = 2**30  # bytes
+
+
+@contextmanager
+def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Inside, each 4-bit layer is one matrix: its unpacked weights plus the adapters that act.
+
+    The same function, for reading only, and what acts must not change inside. A CPU unpacks a layer at every forward
+    and adds each adapter by two small products: a token at a time, that takes longer than all else together
+    (`benchmarks/merged.py`). Nothing happens on a GPU, whose kernels read packed weights, in 16 bits, where the sum
+    would be rounded, nor to a model that would take more than `MERGED_AT_MOST` unpacked.
+    """
+    layers = {}  # by the module that is called: the 4-bit layer itself, or LoRA around it
+    for module in model.modules():
+        layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
+        if isinstance(layer, bnb.nn.Linear4bit) and layer not in layers.values():
+            layers[module] = layer
+    unpacked = 4 * sum(layer.in_features * layer.out_features for layer in layers.values())
+    if model.device.type != "cpu" or model.dtype != torch.float32 or unpacked > MERGED_AT_MOST:
+        layers = {}
+    try:
+        for module, layer in layers.items():
+            if not isinstance(module, LoraLayer) or _is_plain(module):
+                weight = _merged_weight(module, layer)
+                module.forward = partial(torch.nn.functional.linear, weight=weight, bias=layer.bias)
+        yield
+    finally:
+        for module in layers:
+            module.__dict__.pop("forward", None)
+
+
+def _is_plain(module: LoraLayer) -> bool:
+    """Whether all it does is to add products: no DoRA or the like, no bias of its own."""
+    return not module.lora_variant and not any(module.lora_bias.values())
+
+
+@torch.no_grad()
+def _merged_weight(module: torch.nn.Module, layer: bnb.nn.Linear4bit) -> torch.Tensor:
+    state = copy.copy(layer.weight.quant_state)
+    state.dtype = torch.float32  # else packed 16-bit weights would come back rounded to 16 bits, unlike in the layer
+    weight = bnb.functional.dequantize_4bit(layer.weight.data, state)
+    if isinstance(module, LoraLayer) and not module.disable_adapters:
+        for name in module.active_adapters:
+            if name in module.lora_A:
+                weight = weight + module.get_delta_weight(name)
+    return weight
