@@ -17,6 +17,7 @@ from rich.table import Table
 from lite.data import webqa
 from lite.data.images import LazyImage
 from lite.data.problems import Problems
+from lite.data.sizes import cautions
 from lite.data.sources import KNOWN, SPLITS, is_readable, load_examples, parse_spec
 from lite.schema import Document, Example, LiteError
 from lite.stages.prompts import clip
@@ -25,7 +26,6 @@ from lite.terminal import ArgumentParser, Console
 CHARS_PER_TOKEN = 4
 PIXELS_PER_TOKEN, MAX_PIXELS = 32 * 32, 512 * 512  # of Qwen3-VL; the recipes' cap
 SIZED_IMAGES = 500  # images whose size is looked up for the prompt lengths
-SHOWN_PROBLEMS = 20
 
 
 def data(arguments: Sequence[str]) -> int:
@@ -82,7 +82,8 @@ def inspect(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     for name, count in problems.notes.items():
         console.print(f"Note: {count} × {name}.", highlight=False)
-    _print_problems(problems, console, shown=5)
+    _print_cautions(arguments, splits, console)
+    _print_problems(problems, console)
     for example in next(iter(splits.values()))[: arguments.samples]:
         console.print(_sample(example), soft_wrap=True, markup=False, highlight=False)
     return 0
@@ -103,8 +104,6 @@ def _load(spec: str, split: str | None, limit: int | None, problems: Problems) -
         examples = load_examples(spec, candidate, limit, problems)
         if examples or len(problems.messages) > before:
             splits[candidate] = examples
-    # files that several splits share are read for each of them
-    problems.messages = list(dict.fromkeys(problems.messages))
     if not any(splits.values()) and not problems.messages:
         raise LiteError(f"{spec} holds no question. The README tells which files belong there.")
     return splits
@@ -179,15 +178,19 @@ def _sample(example: Example) -> str:
     return "\n".join(lines + ([f"  … and {rest} more candidates"] if rest else []))
 
 
-def _print_problems(problems: Problems, console: Console, shown: int) -> None:
+def _print_cautions(arguments: argparse.Namespace, splits: dict[str, list[Example]], console: Console) -> None:
+    if parse_spec(arguments.spec)[0] == "jsonl" and arguments.split is None:
+        for line in cautions(*(splits.get(split, []) for split in SPLITS)):
+            console.print(f"Note: {line}", soft_wrap=True, highlight=False)
+
+
+def _print_problems(problems: Problems, console: Console) -> None:
     if not problems.messages:
         console.print("Nothing is broken.")
         return
     console.print(f"Broken: {', '.join(f'{count} × {kind}' for kind, count in problems.counts.most_common())}.")
-    for message in problems.messages[:shown]:
-        console.print(f"  {message}", soft_wrap=True, markup=False, highlight=False)
-    if len(problems.messages) > shown:
-        console.print(f"  … and {len(problems.messages) - shown} more")
+    for line in problems.listed():
+        console.print(f"  {line}", soft_wrap=True, highlight=False)
 
 
 def validate(arguments: argparse.Namespace) -> int:
@@ -200,7 +203,8 @@ def validate(arguments: argparse.Namespace) -> int:
         is_readable(document, problems)
     counts = ", ".join(f"{split} {len(examples):,}" for split, examples in splits.items())
     console.print(f"Questions: {counts}; images opened: {len(documents):,}.", highlight=False)
-    _print_problems(problems, console, SHOWN_PROBLEMS)
+    _print_cautions(arguments, splits, console)
+    _print_problems(problems, console)
     return 1 if problems.messages else 0
 
 
@@ -241,7 +245,7 @@ def subset(arguments: argparse.Namespace) -> int:
         soft_wrap=True, highlight=False,
     )  # fmt: skip
     if problems.messages:
-        _print_problems(problems, console, SHOWN_PROBLEMS)
+        _print_problems(problems, console)
     return 0
 
 

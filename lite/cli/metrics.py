@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from lite.data.multimodalqa import read_lines
+from lite.data.lines import read_lines
 from lite.data.problems import Problems
 from lite.data.webqa import keywords_of, records, unquoted
 from lite.files import read_json

@@ -6,15 +6,13 @@ unpacked `final_dataset_images`. Files may be unzipped.
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from lite.data.images import Folder, LazyImage
+from lite.data.lines import read_lines
 from lite.data.problems import Problems
 from lite.metrics.multimodalqa import answer_list
 from lite.schema import Document, Example, LiteError
@@ -216,27 +214,6 @@ def _bases(folder: Path) -> tuple[Path, Path]:
 def _file(folder: Path, stem: str) -> Path | None:
     candidates = (base / f"{stem}{ending}" for base in _bases(folder) for ending in (".jsonl.gz", ".jsonl"))
     return next((path for path in candidates if path.is_file()), None)
-
-
-def read_lines(path: Path, problems: Problems) -> Iterator[tuple[int, dict]]:
-    """(line number from 1, object) of a `.jsonl` or `.jsonl.gz` file; empty lines are passed over."""
-    line = 0
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            for line, text in enumerate(file, start=1):
-                try:
-                    row = json.loads(text) if text.strip() else None
-                    if row is not None and not isinstance(row, dict):
-                        raise ValueError("not an object")
-                except ValueError as error:  # bad JSON or bad UTF-8
-                    problems.add("bad JSON", f"{path}, line {line}: {error}.")
-                    continue
-                if row is not None:
-                    yield line, row
-    except FileNotFoundError:
-        raise LiteError(f"{path} does not exist.") from None
-    except (EOFError, OSError, zlib.error) as error:
-        problems.add("broken file", f"{path}, after line {line}: {error}. Download it again.")
 
 
 def submission(example: Example, answer: str | Iterable[str], sources: Sequence[str] = ()) -> dict[str, list[str]]:

@@ -1,17 +1,20 @@
-"""Data sets by name: `flags`, `webqa:DIR`, `multimodalqa:DIR`, `jsonl:FILE`; and mixes, with commas between."""
+"""Data sets by name: `flags`, `webqa:DIR`, `multimodalqa:DIR`, `jsonl:FILE` or the file; mixes, with commas between."""
 
 from __future__ import annotations
 
 import gc
+import os
 import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from lite.data import flags, jsonl, multimodalqa, webqa
 from lite.data.pools import Corpus, Pair, training_pairs
 from lite.data.problems import Problems
+from lite.data.sizes import cautions
 from lite.schema import Document, Example, LiteError
 
 LOADERS = {
@@ -21,7 +24,7 @@ LOADERS = {
 }
 SPLITS = ("train", "dev", "test")
 ALIASES = {"val": "dev", "validation": "dev"}
-KNOWN = "flags (bundled), webqa:DIR, multimodalqa:DIR, jsonl:FILE"
+KNOWN = "flags (bundled), webqa:DIR, multimodalqa:DIR, jsonl:FILE or the file alone"
 
 
 def parse_spec(spec: str) -> tuple[str, Path | None]:
@@ -30,25 +33,46 @@ def parse_spec(spec: str) -> tuple[str, Path | None]:
     Raises:
         LiteError: There is no such data set, its path is missing or does not exist.
     """
-    name, _, rest = spec.partition(":")
+    name, _, rest = _named(spec).partition(":")
     if name == "flags":
         if rest:
             raise LiteError(f"The data set flags is bundled and takes no path: write `flags`, not {spec!r}.")
         return name, None
     if name not in LOADERS:
-        raise LiteError(f"Unknown data set {spec!r}. Available: {KNOWN}.")
+        raise LiteError(f"Unknown data set {spec[:300]!r}. Available: {KNOWN}.{_guess(spec)}")
     path = Path(rest).expanduser()
     wanted = "FILE" if name == "jsonl" else "DIR"
     if not rest:
         raise LiteError(f"The data set {name} needs a path: {name}:{wanted}.")
-    if not (path.is_file() if name == "jsonl" else path.is_dir()):
+    try:
+        found = path.is_file() if name == "jsonl" else path.is_dir()
+    except OSError:  # a name that is too long
+        found = False
+    if not found:
         raise LiteError(f"{spec}: {path} is no {'file' if name == 'jsonl' else 'folder'}.")
     return name, path
 
 
+def _named(spec: str) -> str:
+    """The name that a bare `own.jsonl` leaves out."""
+    bare = spec.partition(":")[0] not in LOADERS and spec.endswith((".jsonl", ".jsonl.gz", ".parquet"))
+    return f"jsonl:{spec}" if bare else spec
+
+
+def _guess(spec: str) -> str:
+    if os.path.isdir(spec):
+        return f" Did you mean webqa:{spec} or multimodalqa:{spec}?"
+    if os.path.isfile(spec):
+        return f" If {spec} holds one JSON object per line, write jsonl:{spec}"
+    near = get_close_matches(spec.partition(":")[0], ["flags", *LOADERS], 1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
 def split_mix(data: str) -> list[str]:
-    """`webqa:DIR,flags` to its parts. A comma inside a path is no separator, unless a data set's name follows it."""
-    return re.split(r",(?=flags(?:,|$)|(?:" + "|".join(LOADERS) + "):)", data)
+    """`webqa:DIR,flags` to its parts. A comma inside a path is no separator, unless a data set's name follows it, or a
+    file's ending stands before it."""
+    parts = re.split(r",(?=flags(?:,|$)|(?:" + "|".join(LOADERS) + r"):)|(?<=\.jsonl),|(?<=\.parquet),", data)
+    return [_named(part) for part in parts]
 
 
 def load_examples(spec: str, split: str, limit: int | None = None, problems: Problems | None = None) -> list[Example]:
@@ -178,6 +202,21 @@ def without_unreadable(examples: Sequence[Example], problems: Problems) -> list[
             continue
         left.append(replace(example, documents=tuple(d for d in example.documents if readable[d.id])))
     return left
+
+
+def own_cautions(data: str, limit: int | None, skip_broken: bool) -> list[str]:
+    """Of each file of a user's own in `data`: what its questions are too few for, see `cautions`. To be told before
+    hours of training, and not by the report.
+
+    Raises:
+        LiteError: There is no question to tune on, or none to report on.
+    """
+    lines = []
+    for spec in split_mix(data):
+        if spec.startswith("jsonl:"):
+            train = load_examples(spec, "train", limit, Problems(skip_broken))
+            lines += cautions(train, *_tune_and_test(spec, limit, Problems(skip_broken)))
+    return lines
 
 
 def load_report_examples(

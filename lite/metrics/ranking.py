@@ -135,6 +135,11 @@ def tune_filter(questions: Sequence[Judged], min_recall: float = 0.98) -> dict[s
     return best | filter_quality(questions, best["threshold"], int(best["max_kept"]))
 
 
+def fixed_filter(questions: Sequence[Judged], max_kept: int = 8) -> dict[str, float]:
+    """What `tune_filter` returns, without tuning: no threshold, the best `max_kept` documents of each question."""
+    return {"threshold": 0.0, "max_kept": max_kept} | filter_quality(questions, 0.0, max_kept)
+
+
 def _figures(questions: Sequence[Judged], threshold: float, resamples: int, seed: int) -> dict[str, np.ndarray]:
     """Each figure on the questions themselves (first entry) and on every resample: `[1 + resamples]`."""
     n = len(questions)

@@ -93,6 +93,44 @@ def test_validate_a_users_own_data(tmp_path, capsys):
     assert "own.jsonl, line 3: there is no document with the id 'e'" in capsys.readouterr().out
 
 
+def own(tmp_path, count, **more):
+    documents = [{"id": f"d{n}", "kind": "text", "text": f"Fact {n}."} for n in range(count)]
+    questions = [{"question": f"Which is fact {n}?", "relevant": [f"d{n}"], **more} for n in range(count)]
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*documents, *questions]))
+    return path
+
+
+@pytest.mark.parametrize("command", ["inspect", "validate"])
+def test_few_questions_are_warned_of_with_numbers(tmp_path, capsys, command):
+    assert status(command, own(tmp_path, 40)) == 0
+    out = capsys.readouterr().out
+    assert "4 test questions: the report's figures are ± 49 points." in out
+    assert "4 dev questions, fewer than 30: no threshold is tuned on them" in out
+    assert status(command, own(tmp_path, 2000)) == 0
+    assert "Note:" not in capsys.readouterr().out
+    assert status(command, own(tmp_path, 1)) == 0
+    assert "No question of the split dev: training needs all three splits." in capsys.readouterr().out
+
+
+def test_questions_on_documents_of_other_splits_are_told(tmp_path, capsys):
+    path = own(tmp_path, 9)
+    rows = [{"question": f"And {n}?", "relevant": [f"d{n}"], "split": "test"} for n in range(2)]
+    path.write_text(path.read_text() + "".join(json.dumps(row) + "\n" for row in rows))
+    assert status("inspect", path) == 0
+    assert "2 of 2 test questions rest on a document that train questions rest on" in capsys.readouterr().out
+
+
+def test_the_same_mistake_is_counted_once_and_listed_three_times(tmp_path, capsys):
+    path = own(tmp_path, 9)
+    path.write_text(path.read_text() + '{"question": "?", "relevent": ["d1"]}\n' * 20)
+    assert status("inspect", path) == 0
+    out = capsys.readouterr().out
+    assert "Broken: 20 × unknown field 'relevent'." in out
+    assert out.count("did you mean 'relevant'?") == 3
+    assert "… and 17 more of the kind: unknown field 'relevent'" in out
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -102,6 +140,13 @@ def test_validate_a_users_own_data(tmp_path, capsys):
         ("webqa:/no/such", "/no/such is no folder"),
         ("jsonl:/no/such", "/no/such is no file"),
         ("flags:x", "takes no path"),
+        ("own.jsonl", "own.jsonl is no file"),
+        ("flag", "Did you mean flags?"),
+        ("web:here", "Did you mean webqa?"),
+        ("/", "Did you mean webqa:/ or multimodalqa:/?"),
+        (__file__, f"write jsonl:{__file__}"),
+        ("n" * 10_000, "Unknown data set"),
+        ("jsonl:" + "n" * 10_000, "is no file"),
     ],
 )
 def test_what_is_no_data_set_is_named(spec, message, capsys):

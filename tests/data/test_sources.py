@@ -42,6 +42,9 @@ def test_importing_the_data_sets_loads_neither_torch_nor_spacy():
         ("webqa:/a,flags", ["webqa:/a", "flags"]),
         ("webqa:/a,b,jsonl:c,d.jsonl,multimodalqa:e", ["webqa:/a,b", "jsonl:c,d.jsonl", "multimodalqa:e"]),
         ("webqa:/a,flags_old", ["webqa:/a,flags_old"]),
+        ("own.jsonl", ["jsonl:own.jsonl"]),
+        ("a.jsonl,b.parquet,flags", ["jsonl:a.jsonl", "jsonl:b.parquet", "flags"]),
+        ("jsonl:a,b.jsonl,/c,d.jsonl", ["jsonl:a,b.jsonl", "jsonl:/c,d.jsonl"]),
     ],
 )
 def test_split_mix(data, parts):
