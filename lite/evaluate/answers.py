@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from lite.evaluate.pace import tell_pace
 from lite.evaluate.scores import progress_bar
 from lite.files import write_text
 from lite.schema import Example, LiteError, Trace
@@ -45,6 +46,7 @@ def answer_examples(
     console: Console,
     name: str = "stage 2",
     order: int = 0,
+    pace: Callable[[int], None] | None = None,
 ) -> list[Trace]:
     """Filter, rank and answer every example.
 
@@ -53,6 +55,7 @@ def answer_examples(
         scores: By which documents are kept and ordered, per example `[documents]`.
         path: Traces are appended here as they come, `{"id", "trace"}` a line; what it holds is not asked again.
         order: Which of the shuffled orders of its documents a prompt shows, see `arrange`.
+        pace: Of all that is asked, where that is more than this; see `tell_pace`.
 
     Returns:
         One trace per example, in their order.
@@ -68,6 +71,7 @@ def answer_examples(
 
     with progress_bar(console) as bar:
         task = bar.add_task(f"{name}: answering", total=len(missing))
+        pace = pace or tell_pace(console, "Answers", len(missing))
 
         def keep_trace(i: int, text: str) -> None:
             example = examples[i]
@@ -79,13 +83,18 @@ def answer_examples(
                     file.write(json.dumps({"id": example.id, "trace": json.loads(found[example.id].to_json())}) + "\n")
             bar.advance(task)
 
+        def keep_batch(places: Sequence[int], texts: Sequence[str]) -> None:
+            for place, text in zip(places, texts, strict=True):
+                keep_trace(asked[place], text)
+            pace(len(texts))
+
         for i in missing:
             if not listings[i].documents:
                 keep_trace(i, NOTHING_FOUND)
         asked = [i for i in missing if listings[i].documents]
         ask(
             [listings[i] for i in asked], budget.document_chars, budget.max_new_tokens, budget.batch_size,
-            lambda places, texts: [keep_trace(asked[p], text) for p, text in zip(places, texts, strict=True)],
+            keep_batch,
         )  # fmt: skip
     return [found[example.id] for example in examples]
 

@@ -97,9 +97,14 @@ def _without_interval(figure: dict | None) -> dict | None:
 
 def filter_sentence(report: dict) -> str:
     tuned, test = report["filter"], report["filter_on_test"]
+    rule = (
+        f"Filter not tuned, for want of dev questions: it keeps the best {tuned['max_kept']} documents. "
+        if tuned["tuned_on"] == "nothing"
+        else f"Filter tuned on dev: keep P(relevant) ≥ {tuned['threshold']:.3g}, at most {tuned['max_kept']} "
+        "documents. "
+    )
     return (
-        f"Filter tuned on dev: keep P(relevant) ≥ {tuned['threshold']:.3g}, at most {tuned['max_kept']} documents. "
-        f"On test it removes {test['share_filtered']:.1%} of the documents and keeps {test['recall_kept']:.1%} "
+        f"{rule}On test it removes {test['share_filtered']:.1%} of the documents and keeps {test['recall_kept']:.1%} "
         "of the relevant ones."
     )
 

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import ProcessorMixin
 
 from lite.data.pools import Corpus
+from lite.evaluate.pace import tell_pace
 from lite.metrics.ranking import Judged
 from lite.models.adapters import active
 from lite.runs import STAGE1
@@ -30,7 +31,13 @@ def stage1_scores(
     flat = [(example.question, document) for example in examples for document in example.documents]
     with progress_bar(console) as bar, active(model, [STAGE1]):
         task = bar.add_task("stage 1: scoring documents", total=len(flat))
-        scores = score(model, processor, flat, card["document_chars"], batch_size, lambda done: bar.advance(task, done))
+        pace = tell_pace(console, "Stage 1's scores", len(flat))
+
+        def advance(done: int) -> None:
+            bar.advance(task, done)
+            pace(done)
+
+        scores = score(model, processor, flat, card["document_chars"], batch_size, advance)
     return by_example(scores, examples)
 
 

@@ -12,7 +12,9 @@ from rich.console import Console
 from transformers import ProcessorMixin
 
 from lite.data.pools import Corpus, hard_pool
+from lite.data.sizes import FEW_TO_TUNE
 from lite.evaluate.figures import reported_on
+from lite.evaluate.pace import tell_pace
 from lite.evaluate.report import (
     FILTER_FIGURES,
     filter_markdown,
@@ -24,7 +26,7 @@ from lite.evaluate.report import (
 )
 from lite.evaluate.scores import bm25, judged, progress_bar
 from lite.files import write_text
-from lite.metrics.ranking import Judged, chance, compare, filter_quality, summarise, tune_filter
+from lite.metrics.ranking import Judged, chance, compare, filter_quality, fixed_filter, summarise, tune_filter
 from lite.models.adapters import adapter_hash
 from lite.schema import Example
 from lite.stages.filter import score
@@ -47,6 +49,8 @@ def stage1_report(
 ) -> dict:
     """Tune the filter on dev, compare base and trained filter on test, write `report.json`, `report.md` and plots.
 
+    With fewer dev questions than `FEW_TO_TUNE` nothing is tuned: a fixed number of documents is kept.
+
     Args:
         model: With stage 1's adapter active.
         processor: Of the same model.
@@ -67,15 +71,18 @@ def stage1_report(
     console.print(f"Scoring {pairs} pairs of a question and a document for the report.", highlight=False)
     with progress_bar(console) as progress:
         task = progress.add_task("scoring dev and test", total=pairs)
+        pace = tell_pace(console, "Report", pairs)
+
+        def advance(done: int) -> None:
+            progress.advance(task, done)
+            pace(done)
 
         def judge(examples: Sequence[Example]) -> list[Judged]:
             flat = [(example.question, document) for example in examples for document in example.documents]
-            scores = score(
-                model, processor, flat, document_chars, batch_size, lambda done: progress.advance(task, done)
-            )
-            return judged(examples, scores)
+            return judged(examples, score(model, processor, flat, document_chars, batch_size, advance))
 
-        tuned = tune_filter(judge(dev), min_recall)
+        enough = len(dev) >= FEW_TO_TUNE  # a threshold from fewer would be chance
+        tuned = tune_filter(judge(dev), min_recall) if enough else fixed_filter(judge(dev))
         trained, trained_hard = judge(test), judge(hard)
         with model.disable_adapter():
             base, base_hard = judge(test), judge(hard)
@@ -87,7 +94,7 @@ def stage1_report(
         "reported_on": reported_on(test),
         "seed": about["seed"],
         "adapter_hash": adapter_hash(folder / "adapter"),
-        "filter": {key: tuned[key] for key in ("threshold", "max_kept")} | {"tuned_on": "dev"},
+        "filter": {key: tuned[key] for key in ("threshold", "max_kept")} | {"tuned_on": "dev" if enough else "nothing"},
         "filter_on_dev": {key: tuned[key] for key in ("recall_kept", "share_filtered")},
         "filter_on_test": filter_quality(trained, tuned["threshold"], int(tuned["max_kept"])),
         **side_by_side(base, trained, lexical := bm25(test, corpus)),

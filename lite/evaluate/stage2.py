@@ -17,6 +17,7 @@ from transformers import ProcessorMixin
 from lite.data.pools import Corpus
 from lite.evaluate.answers import Budget, answer_examples, predictions_path
 from lite.evaluate.figures import evidence_test, report_systems, reported_on
+from lite.evaluate.pace import tell_pace
 from lite.evaluate.report import answers_markdown, answers_table, evidence_sentence, plot_rewards
 from lite.evaluate.scores import lexical_scores, stage1_scores
 from lite.files import write_text
@@ -73,20 +74,25 @@ def stage2_report(
     owner = hashes | {"threshold": float(filtered.threshold), "max_kept": filtered.max_kept}
     _claim_predictions(folder / "predictions", owner | {"examples": digest(examples)})
 
+    cold_start = (folder / "cold_start" / CARD).exists()
+    answers = len(examples) * orders * (2 + (stage1 is not None) + cold_start)
+    console.print(f"Asking {answers:,} times for the report, less what a stopped one has kept.", highlight=False)
+    pace = tell_pace(console, "Report", answers)
+
     def run(name: str, adapters: Sequence[str], scores: Sequence[np.ndarray], budget: Budget) -> list[list[Trace]]:
         ask = partial(say, model, processor)
         found = []
         for order in range(orders):
             path = predictions_path(folder, name, order)
             with active(model, adapters):
-                found.append(answer_examples(ask, examples, scores, budget, path, console, name, order))
+                found.append(answer_examples(ask, examples, scores, budget, path, console, name, order, pace))
         return found
 
     full = FULL if stage1 is not None else "stage 2 alone"
     systems = {BASE: run(BASE, [], lexical, unfiltered)}
     if stage1 is not None:
         systems[STAGE1_BASE] = run(STAGE1_BASE, [], scores, filtered)
-    if (folder / "cold_start" / CARD).exists():
+    if cold_start:
         name = COLD_START if stage1 is not None else "cold start alone"
         load_weights(model, folder / "cold_start", STAGE2)
         systems[name] = run(name, trained, scores, filtered)

@@ -15,7 +15,7 @@ from lite.config.runs import RunConfig, Stage1Config
 from lite.data.images import LazyImage
 from lite.data.pools import Corpus, Pair
 from lite.data.problems import Problems
-from lite.data.sources import is_readable, load_report_examples, load_training_pairs
+from lite.data.sources import is_readable, load_report_examples, load_training_pairs, own_cautions
 from lite.models.inputs import image_tokens, joined, rendered
 from lite.schema import Document, Example, LiteError, open_image_file
 from lite.stages.prompts import NO, YES, stage1_prompt
@@ -35,6 +35,8 @@ def load_pairs(config: Stage1Config) -> list[Pair]:
         pairs = [pair for pair in pairs if is_readable(pair.document, problems)]
     if problems.messages:
         logger.warning(problems.summary())
+    for line in own_cautions(config.data, config.limit, config.skip_broken):
+        logger.warning(line)
     return pairs
 
 

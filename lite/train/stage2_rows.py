@@ -22,7 +22,7 @@ from lite.config.launch import processes
 from lite.config.runs import Stage2Config
 from lite.data.pools import CONFUSABLE, SAMPLE, Corpus, draw_negative, relevant_documents
 from lite.data.problems import Problems
-from lite.data.sources import load_training_sets, without_unreadable
+from lite.data.sources import load_training_sets, own_cautions, without_unreadable
 from lite.evaluate.scores import stage1_scores
 from lite.metrics.answers import normalise
 from lite.models.inputs import joined
@@ -110,6 +110,8 @@ def draw_pools(config: Stage2Config, rng: random.Random) -> list[Pool]:
         asked += [(example, corpus, mined) for example in balanced * config.prompts_per_question]
     if problems.messages:
         logger.warning(problems.summary())
+    for line in own_cautions(config.data, config.limit, config.skip_broken):
+        logger.warning(line)
     if not asked:
         raise LiteError("There is no question with an answer to train on. Check --data and --limit.")
     completions = config.per_device_train_batch_size * config.gradient_accumulation_steps * processes()
