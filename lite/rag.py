@@ -108,7 +108,7 @@ class Rag:
         self.stage1 = stage1
         self.stage2 = stage2
         self.batch_size = batch_size
-        self._lock = threading.Lock()  # which adapters act is a state of the model
+        self._lock = threading.Lock()  # which adapters are active is a state of the model
 
     @classmethod
     def load(cls, profile_or_run: str | Path = "tiny", batch_size: int = 16) -> Rag:
@@ -172,7 +172,7 @@ class Rag:
         max_documents: int | None = None,
         system: str = FULL,
     ) -> Iterator[Event]:
-        """As `ask`, step by step. Closing the iterator stops the model after the token at hand.
+        """As `ask`, step by step. Closing the iterator stops the model after the current token.
 
         Args:
             scores: P(relevant) by id, of an earlier event `scored` on this question: stage 1 is not asked again, and
@@ -298,7 +298,7 @@ def _pool(question: str, documents: Sequence[Document] | None, library: Library 
     if (documents is None) == (library is None):
         raise LiteError("Give either documents or a library to answer from.")
     if documents is None:
-        from lite.library.store import Library  # LanceDB, which nobody with documents at hand needs
+        from lite.library.store import Library  # LanceDB, not needed when documents are given
 
         opened = library if isinstance(library, Library) else Library.open(str(library))
         return [hit.document for hit in opened.search(question, RETRIEVED)]

@@ -36,7 +36,7 @@ def find_adapters(
         profile_or_run: A run folder of stage 2, a folder that holds both stages, or a profile: its runs in `runs/`, for
             `tiny` else the adapters that come with the package.
         stage1, stage2: Adapter folders that are named; they are taken in place of what is found.
-        shipped: Whether those do for another run that is not there, too.
+        shipped: Whether the shipped adapters stand in for any missing run.
 
     Raises:
         LiteError: There are none, or they are not made to filter and answer together.
@@ -54,7 +54,7 @@ def find_adapters(
             if stage2 is not None
             else f"{profile_or_run} is neither a run folder with a stage 2 adapter, nor a profile with one (that would "
             f"be {(run / STAGE2 / 'adapter').absolute()}). If it was trained elsewhere, give the path of its run; else "
-            f"train it: PROFILE={given.name} bash recipes/stage2.sh. `tiny` is there always, and knows only flags."
+            f"train it: PROFILE={given.name} bash recipes/stage2.sh. `tiny` always works, and knows only flags."
         )
     if read_card(found)["stage1_hash"] is None:
         raise LiteError(
@@ -64,7 +64,7 @@ def find_adapters(
     # A recipe names a stage 1 that need not be there yet; what is shipped belongs together.
     below = stage1_of(found) if stage1 is None or found == SHIPPED / STAGE2 else Path(stage1)
     if not (below / CARD).exists():
-        raise LiteError(f"{found} is stacked on a stage 1 adapter, and {below} does not exist. Put it there.")
+        raise LiteError(f"{found} is stacked on a stage 1 adapter, and {below} does not exist. Copy it there.")
     return below, found
 
 
@@ -104,8 +104,8 @@ def trained_profile() -> str:
 
 
 def stage1_of(stage2: Path) -> Path:
-    """The stage 1 adapter that the adapter `stage2` is stacked on: the one that its run's settings name, where it is
-    still there, else the one of the stage1 run beside its own."""
+    """The stage 1 adapter that the adapter `stage2` is stacked on: the one that its run's settings name, if it still
+    exists, else the one of the stage1 run beside its own."""
     settings = stage2.parent / "config.yaml"
     named = (read_settings(settings) if settings.exists() else {}).get("stage1_adapter")
     known = isinstance(named, str) and (Path(named) / CARD).exists()
@@ -152,7 +152,9 @@ def read_card(folder: Path) -> dict:
         LiteError: There is none, or it is not one that lite wrote; the message names the field.
     """
     if not (folder / CARD).exists():
-        raise LiteError(f"{folder} holds no adapter of ours ({CARD} is missing). Train one with recipes/stage1.sh.")
+        raise LiteError(
+            f"{folder} holds no adapter made by lite ({CARD} is missing). Train one with recipes/stage1.sh."
+        )
     card = read_json(folder / CARD)
     if not isinstance(card, dict):
         raise LiteError(f"{folder / CARD} must hold one JSON object. Train or copy the adapter anew.")

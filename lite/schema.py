@@ -19,7 +19,7 @@ IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF")
 
 
 class LiteError(Exception):
-    """A problem that the user can mend. The command line prints it without a traceback and exits with 1."""
+    """A problem that the user can fix. The command line prints it without a traceback and exits with 1."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""One run in several processes. accelerate, torch and TRL do it; here is what of it is a matter of the recipe.
+"""One run in several processes: what a recipe has to know about it. accelerate, torch and TRL do the rest.
 
-`accelerate launch` starts the processes and tells each of them, in its environment, which one it is.
+`accelerate launch` starts the processes and tells each of them its rank in environment variables.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Arguments = TypeVar("Arguments", bound="TrainingArguments")
 
 
 def processes() -> int:
-    """How many processes carry this run."""
+    """How many processes share this run."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -102,7 +102,7 @@ def for_processes(args: Arguments) -> Arguments:
 @cache
 def _name_cpus() -> None:
     # accelerate calls the processor `cpu:0` where several processes share it, which torch.load does not know when a
-    # run is resumed. Goes when either learns it.
+    # run is resumed. Remove when one of them does.
     from torch.serialization import register_package
 
     register_package(9, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None)
@@ -112,7 +112,7 @@ def check_launch(load_in_4bit: bool) -> None:
     """Refuse what `accelerate launch` was asked for and cannot work.
 
     Raises:
-        LiteError: The weights of a 4-bit base shall be divided among the cards, or DeepSpeed is not installed.
+        LiteError: A 4-bit base would have to be sharded over the cards, or DeepSpeed is not installed.
     """
     stage = _zero_stage()
     fully_sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"

@@ -109,7 +109,7 @@ def subsets(examples: Sequence[Example]) -> dict[str, list[int]]:
 
 def modality_of(example: Example) -> str:
     """The kinds of the relevant documents: `text`, `image+table`, ..."""
-    return "+".join(sorted({d.kind for d in example.documents if d.id in example.relevant})) or "nothing at hand"
+    return "+".join(sorted({d.kind for d in example.documents if d.id in example.relevant})) or "no document"
 
 
 def evidence_test(

@@ -40,7 +40,7 @@ def answer_on_ray(
 ) -> list[Trace]:
     """Answer all examples, a partition per task, into `folder/part-00000.parquet` and so on.
 
-    A partition that is there with the same questions is not answered again; a new one gets its name when it is
+    A finished partition with the same questions is not answered again; a new one gets its name when it is
     complete.
 
     Args:

@@ -32,7 +32,7 @@ def load_bartscore(model: str = MODEL, weights: Path | None = None) -> Scorer | 
         weights: A state dict to load on top: BARTScore's `bart.pth`, for the leaderboard's own figures.
 
     Returns:
-        None, with a warning, where the model is neither at hand nor on the hub.
+        None, with a warning, where the model is neither cached nor reachable on the hub.
 
     Raises:
         LiteError: `model` is a folder without a BART, or the weights do not fit.

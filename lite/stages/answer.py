@@ -1,4 +1,4 @@
-"""Stage 2 at work: which documents are shown, in which order, what the model says of them, and the trace of it all."""
+"""Stage 2: which documents are shown, in which order, what the model generates, and the trace of it all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lite.stages.filter import evaluating
 from lite.stages.prompts import UNKNOWN, parse_stage2, stage2_prompt
 
 BASE, STAGE1_BASE, COLD_START, FULL = "base", "stage 1 + base", "stage 1 + cold start", "stage 1 + stage 2"  # systems
-# What is said where stage 1 lets no document through: the honest outcome, without asking stage 2.
+# The output where stage 1 keeps no document: the honest outcome, without asking stage 2.
 NOTHING_FOUND = (
     f"<think>No document reaches the threshold of stage 1.</think>\n<rank>none</rank>\n<answer>{UNKNOWN}</answer>"
 )

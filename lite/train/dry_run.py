@@ -1,4 +1,4 @@
-"""What a run would do and need, without doing it."""
+"""`--dry_run true`: what a run would do and need, without training anything."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def dry_run_stage1(config: Stage1Config, model_config: ModelConfig, console: Con
 
 
 def dry_run_stage2(config: Stage2Config, model_config: ModelConfig, console: Console) -> None:
-    """The same of a stage 2 run. Prompts are filled without stage 1's scores: as long, with other distractors."""
+    """The same of a stage 2 run. Without stage 1's scores the prompts hold other distractors, but are as long."""
     config, model_config, _ = auto_fit(config, model_config, 2, console, DEFAULT_CARD_GIB)
     listings = [row.listing for row in unscored_rows(config)]
     prompts = [stage2_prompt(listing.question, listing.documents, config.document_chars) for listing in listings]
@@ -91,7 +91,9 @@ def dry_run(
     )
     shape = shape_of(model_path(model_config.model_name_or_path))
     if shape is None:
-        console.print(f"Memory          no estimate: {model_config.model_name_or_path} is not a Qwen3-VL that we know")
+        console.print(
+            f"Memory          no estimate: {model_config.model_name_or_path} is not a model whose shapes lite knows"
+        )
         return
     memory = run_estimate(shape, config, model_config, int(longest), max(images), adapters)
     console.print(memory_table(memory))
@@ -104,7 +106,7 @@ def lengths_or_guess(
     model_config: ModelConfig,
     console: Console,
 ) -> list[int]:
-    """Exact prompt lengths where the processor is at hand, else 4 characters a token and images at `max_pixels`."""
+    """Exact prompt lengths if the processor loads, else guesses: 4 characters a token, images at `max_pixels`."""
     limits = {} if model_config.max_pixels is None else {"max_pixels": model_config.max_pixels}
     try:
         with console.status(f"fetching the processor of {model_config.model_name_or_path}"):

@@ -1,4 +1,4 @@
-"""One training from its last checkpoint to its end, and what is said when it stops."""
+"""One training run from its last checkpoint to its end, and the message when it stops."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from lite.train.trainer import StageTrainer, release
 
 
 def train(trainer: StageTrainer, console: Console) -> None:
-    """Train from the last checkpoint, or from the start; say how to go on when it is stopped."""
+    """Train from the last checkpoint, or from the start; when stopped, print how to continue."""
     folder = Path(trainer.args.output_dir)
     checkpoint = last_checkpoint(folder)
     if checkpoint and is_finished(checkpoint):
-        # TRL would train one step beyond the last.
-        console.print(f"{checkpoint} is the end of the training.", soft_wrap=True)
+        # TRL would train one step more than max_steps.
+        console.print(f"{checkpoint} is the last step of this run; nothing is left to train.", soft_wrap=True)
         trainer._load_from_checkpoint(str(checkpoint))
         return
     rows, at_once = len(trainer.train_dataset), trainer.args.generation_batch_size // trainer.num_generations
     if rows < at_once:
-        # TRL draws whole batches only: it would draw none, and end at step 0 as if it had trained.
+        # TRL draws whole batches only: it would draw none and stop at step 0 without an error.
         raise LiteError(
             f"There are {rows} prompts to train on, fewer than the {at_once} that one generation takes. Give more data "
             "(--limit, --max_prompt_tokens), or lower per_device_train_batch_size or steps_per_generation."

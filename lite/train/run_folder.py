@@ -1,4 +1,4 @@
-"""The folder of a run: claimed by one process, never mixed with other settings, and where it goes on from."""
+"""The folder of a run: locked by one process, never mixed with other settings, resumed from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ logger = logging.getLogger(__name__)
 
 Config = TypeVar("Config", bound=RunConfig)
 
-# A run may be continued with other values of these; everything else decides the result.
+# Settings that may change when a run is resumed; all others decide the result.
 FREE_SETTINGS = {
     "report_to", "logging_dir", "save_total_limit", "overwrite", "dry_run", "output_dir", "run_name", "auto_fit",
-    "auto_fitted", "disable_tqdm",  # the last follows from the level of logging
-    "stage1_adapter",  # wherever it lies: what counts is its hash
+    "auto_fitted", "disable_tqdm",  # disable_tqdm follows from the logging level
+    "stage1_adapter",  # its place may change; its hash may not
 }  # fmt: skip
 
 
 def alone(train: Callable[[Config, ModelConfig, Console], Path]) -> Callable[[Config, ModelConfig, Console], Path]:
-    """A training that refuses to begin while another process trains in the same `output_dir`."""
+    """Refuse to start while another process trains in the same `output_dir`."""
 
     @wraps(train)
     def guarded(config: Config, model_config: ModelConfig, console: Console) -> Path:
         folder = Path(config.output_dir)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the folder, which `overwrite` removes. The system lets go of it however the process ends.
+        # Beside the folder, which `overwrite` removes. The system releases it however the process ends.
         lock = FileLock(folder.parent / f".{folder.name}.lock")
         try:
             if is_main():
                 lock.acquire(timeout=0)
         except Timeout as error:
             raise LiteError(
-                f"Another process trains in {folder}. Wait for it or stop it; the same command then goes on from "
-                "there. Or give another --output_dir."
+                f"Another process is training in {folder}. Wait for it or stop it; the same command then continues "
+                "from there. Or give another --output_dir."
             ) from error
-        except (OSError, NotImplementedError) as error:  # no rights there, or a file system without locks
-            logger.warning("Nothing keeps another training out of %s (%s).", folder, error)
+        except (OSError, NotImplementedError) as error:  # no permission, or a file system without locks
+            logger.warning("%s cannot be locked (%s): make sure that nothing else trains there.", folder, error)
         try:
             return train(config, model_config, console)
         finally:
@@ -78,7 +78,7 @@ def _plain(value: Any) -> Any:
 
 
 def claim_together(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """`claim_folder` by the main process, for which the others wait."""
+    """`claim_folder` in the main process, while the others wait."""
     if is_main():
         claim_folder(folder, settings, overwrite)
     PartialState().wait_for_everyone()
@@ -90,7 +90,7 @@ def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
     before = read_settings(path) if path.exists() else None
     ours = isinstance(before, dict) and "base_fingerprint" in before
     if folder.exists() and not ours and any(file.suffix != UNFINISHED for file in folder.iterdir()):
-        raise LiteError(f"{folder} is not empty and holds no run of ours. Give another --output_dir.")
+        raise LiteError(f"{folder} is not empty and is not a run folder made by lite. Give another --output_dir.")
     if overwrite and folder.exists():
         shutil.rmtree(folder)
     if path.exists():
@@ -103,7 +103,7 @@ def check_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) ->
     """Refuse to go on in a run folder whose settings decide another result."""
     changed = [key for key in now if key not in FREE_SETTINGS and before.get(key) != now[key]]
     if changed:
-        listed = "\n".join(f"  {key}: {before.get(key)!r} there, {now[key]!r} now" for key in changed)
+        listed = "\n".join(f"  {key}: {before.get(key)!r} in the folder, {now[key]!r} now" for key in changed)
         raise LiteError(
             f"{folder} holds a run with other settings:\n{listed}\n"
             "Give another --output_dir, or --overwrite true to throw that run away."
@@ -123,7 +123,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def how_to_go_on(folder: Path) -> str:
-    """What a stopped run says."""
+    """How to continue a stopped run, in a sentence."""
     survivor = last_checkpoint(folder)
     return f"Run the same command again: it continues from {survivor.name if survivor else 'the start'}."
 

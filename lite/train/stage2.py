@@ -125,7 +125,7 @@ def save_and_report(
 
 
 def stage1_folder(config: Stage2Config) -> Path | None:
-    """The adapter of stage 1 that a run names, or the one beside it; None where there shall be none."""
+    """The stage 1 adapter that the run names, or the one beside it; None for `adapter_mode: fresh`."""
     if config.adapter_mode == "fresh":
         return None
     folder = Path(config.stage1_adapter or stage1_beside(Path(config.output_dir) / "adapter"))
@@ -143,14 +143,14 @@ def stage1_folder(config: Stage2Config) -> Path | None:
 
 
 def acting(adapter_mode: str) -> list[str]:
-    """The adapters that act together when stage 2 answers."""
+    """The adapters that are active together when stage 2 answers."""
     return [STAGE1, STAGE2] if adapter_mode == "stack" else [STAGE2]
 
 
 def stacked_model(
     base: PreTrainedModel, model_config: ModelConfig, stage1: Path | None, adapter_mode: str
 ) -> PeftModel:
-    """The base with stage 1's adapter (frozen) and a new one for stage 2 (learning), acting as `adapter_mode` says."""
+    """The base with stage 1's adapter (frozen) and a new one for stage 2 (learning), active as `adapter_mode` says."""
     model = base if stage1 is None else load_adapter(base, stage1, STAGE1)
     if adapter_mode == "continue":
         model = add_adapter(model, copy.deepcopy(model.peft_config[STAGE1]), STAGE2)

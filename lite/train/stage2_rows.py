@@ -126,11 +126,10 @@ def draw_pools(config: Stage2Config, rng: random.Random) -> list[Pool]:
 
 
 def balance_yes_no(examples: Sequence[Example], rng: random.Random) -> list[Example]:
-    """The examples, and of those answered `yes` or `no` some of the rarer kind again, so that both come as often.
+    """The examples, with some of the less common of `yes` and `no` repeated, so that both are equally frequent.
 
-    Else saying the commoner word whatever is seen earns more than half of a reward without looking, and that is what
-    GRPO finds first: on flags (40 % yes) it ended with `no` to every question, against its own chains. None comes more
-    than three times, lest few be learnt by heart.
+    Otherwise the model learns to always give the more common answer: on flags (40 % yes) GRPO ended with `no` to every
+    question, against its own reasoning. No question is repeated more than three times, to avoid memorisation.
     """
     of = {word: [e for e in examples if [normalise(a) for a in e.answers] == [word]] for word in ("yes", "no")}
     rarer, commoner = sorted(of.values(), key=len)

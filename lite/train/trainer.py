@@ -1,6 +1,6 @@
-"""TRL's GRPOTrainer with the few things mended that a 4-bit vision-language model with named adapters needs.
+"""TRL's GRPOTrainer with the few changes that a 4-bit vision-language model with named adapters needs.
 
-Each override says what it mends in TRL 1.14 and when it can go. Everything else is TRL.
+Each override says what it fixes in TRL 1.14 and when it can be removed. Everything else is TRL.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class StageTrainer(GRPOTrainer):
     Args:
         model: A PEFT model; the adapter's name is free.
         reward_funcs: See `lite.train.rewards`.
-        args: TRL's configuration and ours.
+        args: TRL's configuration with lite's fields.
         train_dataset: Shuffled rows with `prompt` (one turn with image placeholders), `images` (a list, may be empty)
             and the columns that the rewards ask for.
         processing_class: The model's processor.
         callbacks: Added to TRL's.
-        reference: Names of the adapters that act in the KL reference; none: the bare base.
+        reference: Names of the adapters that are active in the KL reference; none: the bare base.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class StageTrainer(GRPOTrainer):
         # With beta > 0 TRL copies an adapter that must be named `default` to one named `ref`. Our adapters have names
         # of their own and the reference needs no copy, so TRL is built with beta 0 and told the true one afterwards;
         # it then computes the reference inside `model.disable_adapter()`, for which we put in the adapters that
-        # belong to the reference. Goes when TRL takes the reference's adapters as an argument.
+        # belong to the reference. Remove when TRL takes the reference's adapters as an argument.
         beta = args.beta
         # TRL shuffles by a generator whose state is in no checkpoint: after its first epoch, a resumed run would see
-        # other prompts than an unbroken one. The dataset's own order is taken instead, in every epoch. Goes when TRL's
-        # sampler resumes.
+        # other prompts than an unbroken one. The dataset's own order is taken instead, in every epoch. Remove when
+        # TRL's sampler resumes.
         args = for_processes(with_values(args, beta=0.0, shuffle_dataset=False))
         if GRPOTrainer.__module__ != "trl.trainer.grpo_trainer":
-            # Its compute_loss runs the model itself, with the images repeated per completion, past our log-probs.
+            # Unsloth's compute_loss runs the model itself, images repeated per completion, and skips our log-probs.
             raise LiteError(
                 "Unsloth was imported before lite and rewrote TRL's trainer. Import lite.train.trainer first."
             )
@@ -96,7 +96,7 @@ class StageTrainer(GRPOTrainer):
         self.shares_prompts = args.shared_prompt and self._can_share_prompts()
         if self.shares_prompts:
             shared_prompt.prepare(model)
-        self.doing = LOADING  # what the GPU's memory was last needed for
+        self.doing = LOADING  # what the GPU's memory was last used for
         self._encoded: EncodedPrompts | None = None  # while completions of these prompts are made and scored
         self._compared = False
 
@@ -111,7 +111,7 @@ class StageTrainer(GRPOTrainer):
         return reason is None
 
     # From here to `_until_end`, the methods compute a prompt where TRL computes G copies of it: see
-    # lite/shared_prompt.py. They go when TRL shares prompts itself.
+    # lite/shared_prompt.py. Remove them when TRL shares prompts itself.
 
     def _group_size(self, rows: int) -> int:
         """How many neighbouring rows of a batch surely share a prompt: G, or less where a batch cuts groups."""
@@ -143,8 +143,8 @@ class StageTrainer(GRPOTrainer):
 
     @torch.no_grad()
     def _compare_with_trl(self, batch: dict, vision: shared_prompt.Vision | None) -> None:
-        # A patched model (Unsloth) that passes our attention by would learn from wrong log-probs without a word, so the
-        # first two completions of a run are computed both ways.
+        # A patched model (Unsloth) that bypasses our attention would silently learn from wrong log-probs, so the first
+        # two completions of a run are computed both ways.
         rows = min(2, self._group_size(len(batch["prompt_ids"])))
         ids = torch.cat([batch["prompt_ids"][:rows], batch["completion_ids"][:rows]], 1)
         mask = torch.cat([batch["prompt_mask"][:rows], batch["completion_mask"][:rows]], 1)
@@ -180,7 +180,7 @@ class StageTrainer(GRPOTrainer):
             group = len(prompts) // len(self._encoded.ids)
             return [ids for ids in self._encoded.ids for _ in range(group)], None, {}
         # TRL hands `None` for a prompt without an image to the processor, which takes `[]`: a batch of image and text
-        # documents crashes. Goes when TRL passes empty lists.
+        # documents crashes. Remove when TRL passes empty lists.
         prompt_ids, images, fields = super()._tokenize_prompts(prompts)
         return prompt_ids, images and [row or [] for row in images], fields
 
@@ -229,8 +229,8 @@ class StageTrainer(GRPOTrainer):
         self.doing = TRAINING if torch.is_grad_enabled() else SCORING
         if not self.shares_prompts:
             if pixel_values is not None and len(pixel_values) == 0:
-                # A micro-batch of text documents out of a batch with images crashes in the vision tower. Goes when TRL
-                # passes None.
+                # A micro-batch of text documents out of a batch with images crashes in the vision tower. Remove when
+                # TRL passes None.
                 pixel_values = image_grid_thw = None
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size,
@@ -276,7 +276,7 @@ class StageTrainer(GRPOTrainer):
 
     def _calculate_rewards(self, inputs: list[dict], *args):
         # Where each reward is normalised by itself, TRL's `frac_reward_zero_std` tells of the whole batch: 0, although
-        # most groups may have equal rewards and teach nothing. Goes when it counts groups there, too.
+        # most groups may have equal rewards and teach nothing. Remove when TRL counts groups there, too.
         rewards = super()._calculate_rewards(inputs, *args)
         training = self.model.training
         counted = rewards[:, self.reward_weights.to(rewards.device) != 0].nan_to_num()
@@ -287,7 +287,7 @@ class StageTrainer(GRPOTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         # transformers activates the first active adapter alone and makes it learn: a resumed stage 2 would train
-        # stage 1. The adapters are in place, only their weights are missing. Goes with an upstream resume that knows
+        # stage 1. The adapters are in place, only their weights are missing. Remove when transformers resumes
         # several active adapters.
         for name in self.model.peft_config:
             load_weights(self.model, Path(resume_from_checkpoint) / name, name)
@@ -332,7 +332,7 @@ def adjust(trainer: Trainer, exact: dict[str, torch.Tensor]) -> None:
 
     TRL casts the adapter of a quantised model to bf16. Its weights are around 0.05, where bf16 has steps of 2e-4, so
     most of Adam's updates at a learning rate of 1e-5 would round to nothing, and one that has learnt already starts
-    from something else than it was. fp32 costs 4 more bytes per weight of an adapter of 1 % of the model. Goes with
+    from something else than it was. fp32 costs 4 more bytes per weight of an adapter of 1 % of the model. Remove with
     peft#2889.
     """
     for replaced in (ProgressCallback, PrinterCallback):  # by lite.train.callbacks.ProgressLine
@@ -343,7 +343,7 @@ def adjust(trainer: Trainer, exact: dict[str, torch.Tensor]) -> None:
 
 
 def release(trainer: Trainer) -> None:
-    """Take accelerate's autocast off the model after training: what is scored by it then shall be what others score."""
+    """Take accelerate's autocast off the model after training, so that scores match those of a freshly loaded model."""
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
 
 

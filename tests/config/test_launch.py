@@ -258,4 +258,4 @@ def test_both_stages_in_two_processes_have_one_writer(tmp_path: Path) -> None:
     again = launch(*stage1, "--seed", "7")
     assert again.returncode != 0
     assert again.stderr.count("lite: ") == 1
-    assert "seed: 0 there, 7 now" in again.stderr
+    assert "seed: 0 in the folder, 7 now" in again.stderr

@@ -66,7 +66,7 @@ def run_ablation() -> None:
 def test_runs_of_other_settings_are_not_put_into_one_table(finished: Path) -> None:
     path = finished / "ablation" / "no-answer-reward" / "config.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"temperature": 3.3}))
-    with pytest.raises(LiteError, match=r"no-answer-reward holds a run with other settings:\n  temperature: 3.3 there"):
+    with pytest.raises(LiteError, match=r"no-answer-reward holds a run with other settings:\n  temperature: 3.3 in"):
         run_ablation()
 
 

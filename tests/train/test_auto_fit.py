@@ -124,7 +124,7 @@ def test_run_folder_records_what_was_changed_and_is_resumed_with_it(
     larger, _, _ = run_folder(tmp_path, monkeypatch, 24.0)
     assert larger == settings
     # other wishes are another run
-    with pytest.raises(LiteError, match="max_documents: 6 there, 3 now"):
+    with pytest.raises(LiteError, match="max_documents: 6 in the folder, 3 now"):
         run_folder(tmp_path, monkeypatch, 24.0, "--max_documents=3")
     started_anew, changed, _ = run_folder(tmp_path, monkeypatch, 24.0, "--overwrite=true")
     assert changed == {}

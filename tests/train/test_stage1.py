@@ -83,7 +83,7 @@ def test_same_command_again_reports_again_and_trains_nothing(finished_run: Path)
 def test_other_settings_in_the_same_folder_are_refused(finished_run: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main([*QUICK, "--output_dir", str(finished_run), "--learning_rate", "1e-3"]) == 1
     message = capsys.readouterr().err
-    assert "learning_rate: 0.0005 there, 0.001 now" in message
+    assert "learning_rate: 0.0005 in the folder, 0.001 now" in message
     assert "--overwrite true" in message
     assert (finished_run / "report.json").exists()
 
@@ -98,7 +98,7 @@ def test_run_folder_of_another_base_is_refused(
 def test_folder_that_is_no_run_is_never_touched(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     assert cli.main([*QUICK, "--output_dir", str(tmp_path), "--overwrite", "true"]) == 1
-    assert "holds no run of ours" in capsys.readouterr().err
+    assert "is not a run folder made by lite" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -119,7 +119,7 @@ def test_two_processes_never_train_in_one_folder(tmp_path: Path, capsys: pytest.
         another.stdout.readline()
         assert cli.main([*QUICK, "--output_dir", str(tmp_path / "run")]) == 1
         another.communicate(b"\n")
-    assert f"Another process trains in {tmp_path / 'run'}." in capsys.readouterr().err
+    assert f"Another process is training in {tmp_path / 'run'}." in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_locked_is_trained_in(
     training = run_folder.alone(lambda config, model_config, console: Path(config.output_dir))
     config = SimpleNamespace(output_dir=str(tmp_path / "run"))
     assert training(config, ModelConfig(), Console()) == tmp_path / "run"
-    assert "Nothing keeps another training out of" in caplog.text
+    assert "cannot be locked" in caplog.text
 
 
 def test_dry_run_estimates_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -212,7 +212,7 @@ def test_adapter_of_another_base_is_refused(random_folder: Path, tmp_path: Path)
     other, _ = load_model(ModelConfig())
     with pytest.raises(LiteError, match="trained on random"):
         load_adapter(other, tmp_path / "adapter", "stage1")
-    with pytest.raises(LiteError, match="no adapter of ours"):
+    with pytest.raises(LiteError, match="no adapter made by lite"):
         load_adapter(other, tmp_path, "stage1")
 
 
