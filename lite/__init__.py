@@ -50,5 +50,5 @@ def __getattr__(name: str) -> object:
     return getattr(import_module(_HOMES[name]), name)
 
 
-def __dir__() -> list[str]:
+def __dir__() -> list:
     return sorted({*globals(), *__all__})

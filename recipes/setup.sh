@@ -14,6 +14,12 @@ environment=${active:-$PWD/.venv}
 stamp=$environment/.mmrag-lite-$(cat "$requirements" pyproject.toml <(pwd) | cksum | cut -d ' ' -f 1)
 
 if [ ! -e "$stamp" ]; then
+    if [ -x "$environment/bin/python" ]; then  # before gigabytes are downloaded
+        "$environment/bin/python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || {
+            echo "Python 3.11 or 3.12 is needed; $environment has $("$environment/bin/python" --version). Deactivate it (deactivate, conda deactivate), or remove it if it is .venv; then run this again." >&2
+            exit 1
+        }
+    fi
     if [ -z "$active" ] && [ ! -x .venv/bin/python ]; then
         if command -v uv >/dev/null; then
             uv venv --quiet --python '>=3.11,<3.13' .venv

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="lite-tests-")  # where lite notes the library used last
 
 import pytest
 import torch

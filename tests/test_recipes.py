@@ -248,6 +248,16 @@ def test_setup_uses_the_active_environment(copy, tmp_path):
     assert all(f"--python {active}/bin/python" in call for call in calls)
 
 
+@pytest.mark.parametrize("where", ["active", ".venv"])
+def test_setup_names_an_environment_that_is_too_new_before_it_downloads(copy, tmp_path, where):
+    environment = tmp_path / "active" if where == "active" else copy.root / ".venv"
+    executable(environment / "bin/python", 'if [ "$1" = --version ]; then echo Python 3.13.0; else exit 1; fi')
+    done = copy.bash(SETUP, **({"VIRTUAL_ENV": str(environment)} if where == "active" else {}))
+    assert done.returncode == 1
+    assert f"Python 3.11 or 3.12 is needed; {environment} has Python 3.13.0" in done.stderr
+    assert copy.installs() == []
+
+
 def test_setup_leaves_condas_own_environment_alone(copy, tmp_path):
     executable(tmp_path / "conda/bin/python", "")
     done = copy.bash(SETUP, CONDA_PREFIX=str(tmp_path / "conda"), CONDA_DEFAULT_ENV="base")
@@ -301,6 +311,10 @@ def test_accelerate_starts_both_stages_on_all_gpus_or_on_those_asked_for(copy):
     (copy.root / "mine.yaml").write_text("")
     own = start.format("x").replace("recipes/accelerate/x", "mine.yaml")
     assert called("stage1", ACCELERATE="mine.yaml")[1] == [f"{own} {stages[0]} --seed 3"]
+    (copy.bin / "nvidia-smi").unlink()
+    done, started = called("stage1", ACCELERATE="multi_gpu")
+    assert (done.returncode, started) == (1, [])
+    assert "multi_gpu wants at least two GPUs; nvidia-smi lists 0." in done.stderr
     copy.gpu("24564")
     for environment, message in (
         ({"ACCELERATE": "multi_gpu"}, "at least two GPUs"),
@@ -408,3 +422,20 @@ def test_dry_run_of_a_qwen_profile_needs_no_gpu(dry_run):
     status, out, _ = dry_run("qwen3-vl-4b")
     assert status == 0
     assert "Fits" in out
+
+
+def test_an_editable_install_is_found_from_the_folder_above_a_clone_of_its_name(tmp_path):
+    clone = tmp_path / "lite"
+    clone.mkdir()
+    shutil.copytree(ROOT / "lite", clone / "lite", ignore=shutil.ignore_patterns("__pycache__", "images", "weights"))
+    (clone / "library").mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, clone)
+    code = "import setuptools.build_meta as backend; print(backend.build_editable('..'))"
+    built = subprocess.run([sys.executable, "-c", code], cwd=clone, capture_output=True, text=True, check=True)
+    site = tmp_path / "site"
+    shutil.unpack_archive(tmp_path / built.stdout.splitlines()[-1], site, "zip")
+    code = f"import site; site.addsitedir({str(site)!r}); import lite, lite.library; print(lite.library.__file__)"
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, env=bare, capture_output=True, text=True)
+    assert done.stdout.strip() == str(clone / "lite" / "library" / "__init__.py"), done.stderr

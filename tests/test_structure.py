@@ -18,15 +18,16 @@ ROOT = Path(lite.__file__).parent
 # From the bottom up; a module imports from its own room and from rooms below, never beside or above.
 FLOORS = [
     {"schema", "__init__"},
-    {"files", "terminal"},
+    {"files", "terminal", "hub"},
     {"runs", "ray", "metrics", "config"},
     {"models", "library"},
     {"stages", "data"},
     {"rag", "evaluate"},
     {"train", "demo"},
     {"cli"},
+    {"__main__"},
 ]
-BESIDE = {("config", "runs"), ("demo", "cli")}
+BESIDE = {("config", "runs")}
 MODULE_LINES, FUNCTION_LINES = 380, 200
 LEVEL = {name: level for level, rooms in enumerate(FLOORS) for name in rooms}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -15,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from lite.cli.options import add_library, count, opened
+from lite.library.places import default_library, remember
 from lite.library.readers import DEFAULT_LIMITS, SUFFIXES, Limits
 from lite.library.walk import kinds_sentence
 from lite.schema import Document, LiteError, Trace
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from lite.library.store import Library
     from lite.rag import Evidence, Rag
 
-DEFAULT_LIBRARY = "library"
 NOTHING, MALFORMED = 3, 4  # exit statuses
 OCR = {"auto": None, "on": True, "off": False}
 
@@ -38,7 +38,7 @@ def index(arguments: list[str]) -> int:
         "Word, CSV, TSV, XLSX. A second run reads only what changed. Stop it when you like; the same command goes on.",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", nargs="?")
-    _add_library(parser)
+    add_library(parser)
     parser.add_argument(
         "--embedding", metavar="MODEL",
         help="A sentence-transformers model (hub id or folder) to search by meaning as well as by words; one that sees "
@@ -66,11 +66,11 @@ def index(arguments: list[str]) -> int:
     from lite.library.store import Library
 
     if options.list:
-        return list_folders(Library.open(_existing(options.library)))
+        return list_folders(opened(options.library))
     if options.folder is None:
         parser.error("give a FOLDER")
     if options.forget:
-        library = Library.open(_existing(options.library))
+        library = opened(options.library)
         forgotten = library.forget(options.folder)
         print(f"{printable(library.address)}: {len(library)} documents. Files: {forgotten} forgotten.")
         return 0
@@ -80,7 +80,8 @@ def index(arguments: list[str]) -> int:
         raise LiteError(f"{options.folder} does not exist.")
     if not options.folder.is_dir():
         raise LiteError(f"{options.folder} is a file. Give its folder, or: lite ask … --documents {options.folder}")
-    library = Library.open(options.library or DEFAULT_LIBRARY, create=True, embedding=options.embedding)
+    library = Library.open(options.library or default_library(), create=True, embedding=options.embedding)
+    remember(library.address)
     read = {}
     if options.engine == "ray":
         from lite.library.on_ray import read_on_ray
@@ -136,14 +137,12 @@ def search(arguments: list[str]) -> int:
         prog="lite search", description="What the library holds, best first. Exit status 3: nothing fits."
     )
     parser.add_argument("query", metavar="WORDS")
-    _add_library(parser)
+    add_library(parser)
     parser.add_argument("--limit", type=count, default=10, help="How many. [10]")
     parser.add_argument("--json", action="store_true", help="One hit per line, as JSON.")
     options = parser.parse_args(arguments)
 
-    from lite.library.store import Library
-
-    hits = Library.open(_existing(options.library)).search(options.query, options.limit)
+    hits = opened(options.library).search(options.query, options.limit)
     if not hits:
         print("lite: nothing fits.", file=sys.stderr)
         return NOTHING
@@ -177,7 +176,7 @@ def ask(arguments: list[str]) -> int:
         "problem to mend, 2 wrong usage, 3 the documents do not hold the answer, 4 the model's output was malformed.",
     )
     parser.add_argument("question", metavar="QUESTION")
-    _add_library(parser)
+    add_library(parser)
     parser.add_argument("--documents", nargs="+", metavar="FILE", help="Ask about these files instead of a library.")
     parser.add_argument(
         "--data", metavar="SPEC",
@@ -211,9 +210,7 @@ def ask(arguments: list[str]) -> int:
     elif options.data:
         documents = nearest(options.question, options.data, options.split, options.limit)
     else:
-        from lite.library.store import Library  # before the model: a wrong address shows at once
-
-        library = Library.open(_existing(options.library))
+        library = opened(options.library)  # before the model: a wrong address shows at once
     progress = Console(stderr=True)
     with progress.status("Loading the model …"):
         from transformers.utils import logging as transformers_logging
@@ -348,28 +345,3 @@ def _snippet(text: str, query: str, width: int = 160) -> Text:
     if words:
         snippet.highlight_regex(re.compile("|".join(words), re.IGNORECASE), "bold not dim")
     return snippet
-
-
-# -------------------------------------------------------------------------------------------------------------- options
-
-
-def _add_library(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--library", metavar="DIR", help=f"Where the library is: a folder, or s3://… and its like. [{DEFAULT_LIBRARY}]"
-    )
-
-
-def count(text: str) -> int:
-    """argparse shows the name: `invalid count value`."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
-
-
-def _existing(library: str | None) -> str:
-    if library is None and not Path(DEFAULT_LIBRARY).is_dir():
-        raise LiteError(
-            "Which documents? Give --library DIR (made by `lite index FOLDER`), or `lite ask … --documents FILE`."
-        )
-    return library or DEFAULT_LIBRARY

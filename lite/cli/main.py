@@ -6,8 +6,10 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
 
 from lite import __version__
 
@@ -68,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "`lite train stage1 --help` and `lite train stage2 --help` list the fields."
         )
         return 0 if len(arguments) > 1 else 2
+    return _guarded(partial(_unknown, commands), arguments)
+
+
+def _unknown(commands: Iterable[tuple[str, ...]], arguments: list[str]) -> int:
     from lite.terminal import printable
 
     words = [" ".join(name) for name in commands]
@@ -79,7 +85,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _guarded(command, arguments: list[str]) -> int:
-    """Run a command; a LiteError becomes one message instead of a traceback."""
+    """Run a command; what the user can fix becomes one message instead of a traceback."""
+    if sys.version_info < (3, 11):  # noqa: UP036 (run from a clone, whatever pyproject.toml says)
+        found = f"{sys.executable} is Python {sys.version.split()[0]}"
+        print(f"lite: Python 3.11 or 3.12 is needed, and {found}.", file=sys.stderr)
+        return 1
+    try:
+        return _run(command, arguments)
+    except ModuleNotFoundError as error:
+        if (error.name or "lite").partition(".")[0] == "lite":
+            raise
+        print(f"lite: {not_installed(error.name)}", file=sys.stderr)
+        return 1
+
+
+def not_installed(package: str) -> str:
+    """One sentence with the two ways on, for a Python that lacks what lite needs."""
+    root = Path(__file__).parents[2]
+    found = root / ".venv" / "bin" / "activate"
+    activate = f"source {found}" if found.exists() else "source .venv/bin/activate"
+    install = f"bash {root / 'recipes/setup.sh'}" if (root / "recipes").is_dir() else "pip install mmrag-lite"
+    python = f"{sys.executable} (Python {sys.version_info.major}.{sys.version_info.minor})"
+    return f"{package} is not installed for {python}. Activate lite's environment: {activate}. Or install it: {install}"
+
+
+def _run(command, arguments: list[str]) -> int:
     from lite.config.launch import first_to_fail, is_main
     from lite.schema import LiteError
     from lite.terminal import LogFormatter, printable

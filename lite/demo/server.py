@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lite.cli.ask import DEFAULT_LIBRARY
+from lite.library.places import default_library
 from lite.schema import LiteError
 from lite.terminal import ArgumentParser, Console
 
@@ -44,7 +44,9 @@ def demo(arguments: list[str]) -> int:
         help="A profile that was trained (runs/PROFILE), a run folder, or `tiny`: the embedded model that knows only "
         "flags. [what fits the GPU, if it was trained; else tiny]",
     )
-    parser.add_argument("--library", metavar="DIR", help="Documents of yours, see `lite index`. [library, if there]")
+    parser.add_argument(
+        "--library", metavar="DIR", help=f"Documents of yours, see `lite index`. [{default_library()}, if it exists]"
+    )
     parser.add_argument("--port", type=int, default=PORT, help=f"[{PORT}]")
     parser.add_argument(
         "--host", default="127.0.0.1", help="0.0.0.0 lets other machines in; think of --auth. [127.0.0.1]"
@@ -67,7 +69,7 @@ def demo(arguments: list[str]) -> int:
         with console.status("Loading the model …"):
             from lite.runs import trained_profile  # takes long: it imports torch
 
-            library = options.library or (DEFAULT_LIBRARY if Path(DEFAULT_LIBRARY).is_dir() else None)
+            library = options.library or (default_library() if Path(default_library()).is_dir() else None)
             account = (user, password) if options.auth else None
             page = start(
                 Path(folder), options.profile or trained_profile(), library, options.host, options.port, account

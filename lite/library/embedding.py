@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from lite.hub import give_up_early
 from lite.library.images import open_image
 from lite.schema import LiteError
 
@@ -51,10 +52,11 @@ def embed_rows(model: str, rows: Sequence[dict]) -> list[list[float]]:
 def _load(model: str) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer  # with torch: seconds that a search by words does not wait
 
+    give_up_early(model)
     try:
         return SentenceTransformer(model)
     except (OSError, ValueError) as error:
         raise LiteError(
-            f"Cannot load the embedding {model}: {str(error).splitlines()[0]} Give a hub id or a folder of a "
+            f"Cannot load the embedding {model}: {str(error).strip().splitlines()[0]} Give a hub id or a folder of a "
             "sentence-transformers model, or --embedding none."
         ) from error

@@ -8,6 +8,7 @@ all, and the next run goes on from there. `lite.library.update` brings a library
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -122,9 +123,11 @@ class Library:
                 "for an object store, the keys in the environment."
             ) from error
         if embedding is not None and embedding != library.embedding:
+            another = f"{address.rstrip('/')}-{re.sub(r'[^a-z0-9]+', '-', Path(embedding).name.lower())}"
             raise LiteError(
-                f"The library in {address} was made with the embedding {library.embedding}, not {embedding}. "
-                "Give another --library, or delete it and index anew."
+                f"The library in {address} was made with the embedding {library.embedding}, not {embedding}, and it "
+                "has only one. This makes another library: "
+                f"lite index FOLDER --library {shlex.quote(another)} --embedding {shlex.quote(embedding)}"
             )
         return library
 

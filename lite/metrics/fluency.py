@@ -12,6 +12,7 @@ import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lite.hub import give_up_early
 from lite.schema import LiteError
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def load_bartscore(model: str = MODEL, weights: Path | None = None) -> Scorer | 
     import torch
     from transformers import AutoTokenizer, BartForConditionalGeneration
 
+    give_up_early(model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
         bart = BartForConditionalGeneration.from_pretrained(model)

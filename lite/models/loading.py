@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from lite.config.model import ModelConfig
+from lite.hub import give_up_early
 from lite.models.inputs import check_template, limit_pixels, vision_tokens
 from lite.models.layers import check_reach, kept_in_16bit, lora_targets, skeleton
 from lite.runs import TINY
@@ -53,6 +54,7 @@ def load_model(config: ModelConfig, use_cpu: bool = False) -> tuple[PreTrainedMo
         LiteError: The model cannot be loaded; the message says why and what to try.
     """
     path = model_path(config.model_name_or_path)
+    give_up_early(path)
     if choose_backend(config.backend) == "unsloth":
         load = load_with_unsloth
     else:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoConfig, PretrainedConfig
 
+from lite.hub import give_up_early
+
 if TYPE_CHECKING:
     from lite.config.model import ModelConfig
     from lite.config.runs import StageConfig
@@ -83,6 +85,7 @@ def shape_of(model: str) -> Shape | None:
     for size, published in PUBLISHED.items():
         if f"Qwen3-VL-{size}" in model:
             return Shape(**published)
+    give_up_early(model)
     try:
         config = AutoConfig.from_pretrained(model)
     except (OSError, ValueError):

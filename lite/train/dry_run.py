@@ -15,6 +15,7 @@ from trl import GRPOConfig
 from lite.config.model import ModelConfig
 from lite.config.parse import COMMON_FIELDS
 from lite.config.runs import RunConfig, Stage1Config, Stage2Config
+from lite.hub import give_up_early
 from lite.models.loading import model_path
 from lite.models.memory import (
     GENERATING,
@@ -108,6 +109,7 @@ def lengths_or_guess(
 ) -> list[int]:
     """Exact prompt lengths if the processor loads, else guesses: 4 characters a token, images at `max_pixels`."""
     limits = {} if model_config.max_pixels is None else {"max_pixels": model_config.max_pixels}
+    give_up_early(model_path(model_config.model_name_or_path))
     try:
         with console.status(f"fetching the processor of {model_config.model_name_or_path}"):
             processor = AutoProcessor.from_pretrained(model_path(model_config.model_name_or_path), **limits)

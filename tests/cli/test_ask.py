@@ -120,6 +120,49 @@ def test_mistakes_end_with_one_message(
     assert list(tmp_path.iterdir()) == [tmp_path / "a.txt"]  # nothing is made by a wrong call
 
 
+def test_in_the_wrong_folder_the_library_used_last_is_named(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    for command in (["search", "x"], ["ask", "x"], ["index", "--list"]):
+        assert cli.main(command) == 1
+        err = capsys.readouterr().err
+        assert f"There is no ./lite-library in {tmp_path}." in err
+        assert "used last" not in err
+    assert cli.main(["search", "capital", "--library", str(library)]) == 0
+    capsys.readouterr()
+    for command in (["search", "x"], ["ask", "x"]):
+        assert cli.main(command) == 1
+        assert f"The library that was used last: --library {library}." in capsys.readouterr().err
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/nowhere")  # nothing can be noted there
+    assert cli.main(["search", "capital", "--library", str(library)]) == 0
+
+
+def test_the_library_of_the_working_directory_is_found_by_its_earlier_name_too(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "library").mkdir()  # somebody's folder, and no library
+    assert cli.main(["search", "capital"]) == 1
+    assert cli.main(["index", str(library.parent / "atlas"), "--ocr", "off"]) == 0
+    assert (tmp_path / "lite-library").is_dir()
+    shutil.rmtree(tmp_path / "library")
+    (tmp_path / "lite-library").rename(tmp_path / "library")
+    capsys.readouterr()
+    assert cli.main(["search", "capital"]) == 0
+    assert cli.main(["index", str(library.parent / "atlas"), "--ocr", "off"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("library: 5 documents. Files: 0 added")
+    assert not (tmp_path / "lite-library").exists()
+
+
+def test_another_embedding_is_answered_with_the_one_command(library: Path, capsys: pytest.CaptureFixture) -> None:
+    atlas = str(library.parent / "atlas")
+    assert cli.main(["index", atlas, "--library", str(library), "--embedding", "BAAI/bge-small-en v1"]) == 1
+    err = capsys.readouterr().err
+    assert f"lite index FOLDER --library {library}-bge-small-en-v1 --embedding 'BAAI/bge-small-en v1'" in err
+
+
 def test_view_shows_scores_chain_and_sources(rag: Rag) -> None:
     console = Console(record=True, width=100, file=io.StringIO())
     outcome, pool = show(rag, QUESTION, console, DOCUMENTS)

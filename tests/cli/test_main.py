@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 import lite
 from lite.cli import main as cli
+
+ROOT = Path(lite.__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -32,6 +39,33 @@ def test_half_a_command_shows_the_usage(arguments: list[str], capsys: pytest.Cap
 def test_version(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"lite {lite.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["app.py"],
+        ["-m", "lite", "search", "x"],
+        ["-m", "lite.cli", "train", "stage1", "--help"],
+        ["-m", "lite", "xyzzy"],
+    ],
+)
+def test_without_the_packages_one_sentence_says_the_two_ways_on(arguments: list[str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-S", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("lite: ")
+    assert done.stderr.count("\n") == 1
+    for part in (f"is not installed for {sys.executable}", ".venv/bin/activate", f"bash {ROOT}/recipes/setup.sh"):
+        assert part in done.stderr
+
+
+def test_a_module_of_its_own_that_is_missing_is_no_matter_of_installing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lite.cli.metrics", None)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["metrics"])
 
 
 def test_stopped_by_hand_without_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -1,0 +1,46 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lite.library.places import default_library, last_used, remember
+from lite.schema import LiteError
+
+if TYPE_CHECKING:
+    from lite.library.store import Library
+
+
+def add_library(parser: argparse.ArgumentParser) -> None:
+    """Which library."""
+    parser.add_argument(
+        "--library", metavar="DIR",
+        help=f"Where the library is: a folder, or s3://… and its like. [{default_library()}]",
+    )  # fmt: skip
+
+
+def count(text: str) -> int:
+    """argparse shows the name: `invalid count value`."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+def opened(address: str | None) -> Library:
+    """The library that is named, or the one of the working directory."""
+    from lite.library.store import Library
+
+    if address is None and not Path(default_library()).is_dir():
+        last = last_used()
+        raise LiteError(
+            f"Which documents? There is no ./{default_library()} in {Path.cwd()}. "
+            + (f"The library that was used last: --library {shlex.quote(last)}. Or give " if last else "Give ")
+            + "--library DIR (made by `lite index FOLDER`), or `lite ask … --documents FILE`."
+        )
+    library = Library.open(address or default_library())
+    remember(library.address)
+    return library
