@@ -265,10 +265,10 @@ def gemma4(folder: Path) -> None:
         eoi_token="<image|>", audio_token="<|audio|>", boa_token="<|audio>", eoa_token="<audio|>",
     )  # fmt: skip
     number = words.convert_tokens_to_ids
-    image_processor = transformers.Gemma4ImageProcessor(patch_size=16, max_soft_tokens=70, pooling_kernel_size=2)
+    image_processor = transformers.Gemma4ImageProcessor(patch_size=16, max_soft_tokens=140, pooling_kernel_size=2)
     processor = transformers.Gemma4Processor(
         transformers.Gemma4AudioFeatureExtractor(), image_processor, words, transformers.Gemma4VideoProcessor(),
-        chat_template=template("gemma4"), image_seq_length=70,
+        chat_template=template("gemma4"), image_seq_length=140,
     )  # fmt: skip
     config = transformers.Gemma4Config(
         boi_token_id=number("<|image>"), eoi_token_id=number("<image|>"), image_token_id=number("<|image|>"),

@@ -27,11 +27,13 @@ class Packed:
 class PromptCache(NamedTuple):
     """Keys and values of U prompts, read by all completions of their groups."""
 
-    layers: list[tuple[torch.Tensor, torch.Tensor]]  # [U, heads, P, d] each
+    layers: list[tuple[torch.Tensor, torch.Tensor] | None]  # [U, heads, P, d] each; None: a layer without
     mask: torch.Tensor | None  # [U, P], False at pads; None: no pads
 
 
-def visibility(prompt_mask: torch.Tensor, member: torch.Tensor, is_input: torch.Tensor) -> dict:
+def visibility(
+    prompt_mask: torch.Tensor, member: torch.Tensor, is_input: torch.Tensor, always_packed: bool = False
+) -> dict:
     """The keyword arguments of a forward over packed rows that say who sees whom.
 
     Several rows, and short ones, get a mask. A long row gets its lengths: `attention` then takes the prompt by causal
@@ -44,9 +46,10 @@ def visibility(prompt_mask: torch.Tensor, member: torch.Tensor, is_input: torch.
         prompt_mask: [U, P], False at pads.
         member: [U, S], the completion that a token belongs to, -1 at pads.
         is_input: [U, G, C - 1], which tokens of the completions are in the row.
+        always_packed: Lengths for a short row, too.
     """
     rows, tokens = len(member), prompt_mask.shape[1] + member.shape[1]
-    if rows == 1 and tokens > SHORT:
+    if always_packed or (rows == 1 and tokens > SHORT):
         return {"packed": Packed(prompt_mask.shape[1], is_input[0].sum(-1).tolist())}
     return {"attention_mask": packed_mask(prompt_mask, member)}
 

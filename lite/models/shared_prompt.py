@@ -20,12 +20,14 @@ from functools import partial
 
 import torch
 from peft import PeftModel
-from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers.cache_utils import DynamicLayer
 
 from lite.models.families import family_of
 from lite.models.families.family import Images
 from lite.models.layers import base_of
 from lite.models.shared_attention import ATTENTION, Packed, PromptCache, visibility
+from lite.models.shared_state import fork_states, forked_cache, forking, stateful
 from lite.schema import LiteError
 
 # What a processor makes of the images of some prompts, each prompt by itself: empty where a prompt has no image.
@@ -41,7 +43,9 @@ def unshared(model: PreTrainedModel | PeftModel) -> str | None:
 
 def prepare(model: PreTrainedModel | PeftModel) -> None:
     """Let the language model attend by `attention`. Whoever else calls the model gets transformers' sdpa from it."""
-    base_of(model).config.text_config._attn_implementation = ATTENTION
+    base = base_of(model)
+    base.config.text_config._attn_implementation = ATTENTION
+    fork_states(base)
 
 
 def shuffle_and_split(batch: dict, group_size: int, parts: int) -> list[dict]:
@@ -89,11 +93,12 @@ def attending(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     """`prepare` for a while."""
     config = base_of(model).config.text_config
     before = config._attn_implementation
-    prepare(model)
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+    with forking(base_of(model)):
+        prepare(model)
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
 
 
 def last_logits(
@@ -146,7 +151,7 @@ def _check_all_asked(model: PreTrainedModel | PeftModel, packed: Packed) -> None
 def of_images(fields: dict) -> Images:
     """What a processor returns for images, without what it returns for tokens."""
     return {
-        name: torch.as_tensor(value)
+        name: value if isinstance(value, torch.Tensor) else torch.stack([torch.as_tensor(part) for part in value])
         for name, value in fields.items()
         if name not in ("input_ids", "attention_mask") and not name.endswith("token_type_ids")
     }
@@ -190,8 +195,9 @@ def group_log_probs(
     mask = attention_mask.bool()
     prompts = mask[::group_size, :-completion_length].sum(1)
     lengths = prompts + mask[:, -completion_length:].sum(1).view(-1, group_size).sum(1)
+    alone = stateful(base_of(model))  # a state knows no mask: such rows hold one prompt, without pads
     logps, entropies, order = [], [], []
-    for chosen in _batches(lengths):
+    for chosen in lengths.argsort(descending=True)[:, None] if alone else _batches(lengths):
         rows = (chosen[:, None] * group_size + torch.arange(group_size, device=chosen.device)).flatten()
         longest = int(prompts[chosen].max()) + completion_length  # the pads that all chosen prompts share are cut off
         part = vision and [vision[u] for u in chosen.tolist()]
@@ -243,7 +249,7 @@ def _packed_log_probs(model, ids, mask, length, group_size, vision, log_softmax)
     images = vision_inputs(model, vision)
     positions = prompt_positions(model, prompt, prompt_mask, images)
     following = positions.amax((0, 2))[:, None] + 1 + step
-    seen = visibility(prompt_mask, member, is_input)
+    seen = visibility(prompt_mask, member, is_input, always_packed=stateful(base_of(model)))
     logits = model(
         input_ids=torch.cat([prompt, pack(completions[..., :-1], 0)], 1),
         position_ids=_argument(torch.cat([positions, following.expand(len(positions), -1, -1)], -1)),
@@ -317,10 +323,13 @@ def _sample(
     outputs = model(input_ids=input_ids, **inputs)
     mask = inputs["attention_mask"].bool()
     length = input_ids.shape[1]
-    cached = inputs["past_key_values"].layers
-    layers = [(layer.keys[:, :, :length], layer.values[:, :, :length]) for layer in cached]
+    cached = inputs["past_key_values"]
+    layers = [
+        (layer.keys[:, :, :length], layer.values[:, :, :length]) if isinstance(layer, DynamicLayer) else None
+        for layer in cached.layers
+    ]
     prompts = PromptCache(layers, None if mask.all() else mask)
-    cache = DynamicCache()  # of the completions
+    cache = forked_cache(cached, base_of(model).config.get_text_config(), group_size)  # of the completions
     logits = outputs.logits[:, -1].repeat_interleave(group_size, 0)
     sequences = input_ids.repeat_interleave(group_size, 0)
     places = inputs["position_ids"]

@@ -20,6 +20,7 @@ from trl.data_utils import prepare_multimodal_messages
 
 from lite.config.model import ModelConfig
 from lite.data.pools import Pair
+from lite.models import families
 from lite.models.adapters import base_fingerprint
 from lite.models.inputs import encode, joined, vision_tokens
 from lite.models.layers import check_reach, skeleton
@@ -47,7 +48,12 @@ LEFT_OUT = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+FAST = ("qwen3_vl", "qwen3_5_think", "smolvlm", "gemma3")
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in FAMILIES]
+)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -163,3 +169,50 @@ def test_template_that_does_not_open_the_answer_is_refused(tmp_path: Path) -> No
     chat.write_text(chat.read_text().partition("{% if add_generation_prompt %}")[0])
     with pytest.raises(LiteError, match="ignores add_generation_prompt"):
         load_model(ModelConfig(model_name_or_path=str(tmp_path)))
+
+
+# ---- max_pixels ------------------------------------------------------------------------------------------------------
+
+
+def pixels_read(processor, document: Document) -> int:
+    """Pixels that the model is given for an image, after resizing and cutting into tiles."""
+    values = encode(processor, [stage1_prompt(QUESTION, document)], [document])["pixel_values"]
+    frames = getattr(processor.image_processor, "temporal_patch_size", None) or 1
+    return values.numel() // 3 // frames
+
+
+LARGE = Document("b", "image", "Large", image=lambda: noise(640, 500))
+WIDE = Document("w", "image", "Wide", image=lambda: noise(600, 150))
+# A budget that makes a difference, by family; None: it is refused.
+BUDGETS = {
+    "qwen3_vl": 4096, "qwen2_5_vl": 4096, "qwen2_vl": 4096, "qwen3_5": 4096, "qwen3_5_think": 4096,
+    "smolvlm": 4096, "idefics3": 4096, "internvl": 3 * 4096, "gemma3": 4096, "gemma4": 80_000, "lfm2_vl": 4096,
+}  # fmt: skip
+
+
+def test_max_pixels_is_obeyed(name: str, folder: Path, loaded) -> None:
+    budget = BUDGETS[name]
+    _, processor = load_model(ModelConfig(model_name_or_path=str(folder), max_pixels=budget, load_in_4bit=False))
+    read = [pixels_read(processor, document) for document in (LARGE, WIDE, SMALL, TALL)]
+    assert max(read) <= budget
+    before = [pixels_read(loaded[1], document) for document in (LARGE, WIDE, SMALL, TALL)]
+    assert name == "gemma3" or max(before) > budget  # Gemma 3 has one size only
+    if name.startswith("qwen"):
+        return  # takes images of any size, also of more pixels than its processor's own limit
+    _, processor = load_model(ModelConfig(model_name_or_path=str(folder), max_pixels=10**9, load_in_4bit=False))
+    assert [pixels_read(processor, document) for document in (LARGE, WIDE, SMALL, TALL)] == before
+
+
+def test_max_pixels_that_a_family_cannot_obey_is_refused(name: str, folder: Path) -> None:
+    if name.startswith("qwen"):
+        pytest.skip("takes images of any size")
+    with pytest.raises(LiteError, match=r"max_pixels to \d+ or more"):
+        load_model(ModelConfig(model_name_or_path=str(folder), max_pixels=100))
+
+
+def test_max_pixels_of_an_unknown_family_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FAMILIES["qwen3_vl"](tmp_path)
+    monkeypatch.setattr(families, "FAMILIES", ())
+    load_model(ModelConfig(model_name_or_path=str(tmp_path)))
+    with pytest.raises(LiteError, match="does not know how images of qwen3_vl are limited"):
+        load_model(ModelConfig(model_name_or_path=str(tmp_path), max_pixels=4096))

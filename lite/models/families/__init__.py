@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from transformers import PretrainedConfig
 
-from lite.models.families import gemma, lfm2_vl, qwen3_5, qwen_vl, smolvlm
+from lite.models.families import gemma, internvl, lfm2_vl, qwen3_5, qwen_vl, smolvlm
 from lite.models.families.family import Family
 
-FAMILIES = (qwen_vl.FAMILY, qwen3_5.FAMILY, smolvlm.FAMILY, gemma.FAMILY, lfm2_vl.FAMILY)
+FAMILIES = (qwen_vl.FAMILY, qwen3_5.FAMILY, smolvlm.FAMILY, internvl.FAMILY, gemma.GEMMA3, gemma.GEMMA4, lfm2_vl.FAMILY)
 
 
 def family_of(config: PretrainedConfig) -> Family:

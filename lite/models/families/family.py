@@ -17,9 +17,9 @@ def in_line(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, image
     return (mask.long().cumsum(-1) - 1).clamp(min=0)[None]
 
 
-def one_after_another(prompts: Sequence[Images]) -> Images:
-    """The images of several prompts where a processor lays them out along the first dimension."""
-    return {name: torch.cat([images[name] for images in prompts]) for name in prompts[0]} if prompts else {}
+def one_after_another(prompts: Sequence[Images], dim: int = 0) -> Images:
+    """The images of several prompts, where a processor lays those of one out along the dimension `dim`."""
+    return {name: torch.cat([images[name] for images in prompts], dim) for name in prompts[0]} if prompts else {}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Family:
             LiteError where the family cannot go so low. None: it is not known how, and `max_pixels` is refused.
         positions: (model, ids [U, P], mask [U, P], images of all U prompts) -> positions of left-padded prompts,
             [3, U, P] (time, height, width) or [1, U, P]. None: prompts are not shared.
-        unshared: Why they are not.
+        state_layers: Names, within a decoder layer, of modules that keep a state instead of keys and values.
+        unshared: Why prompts are not shared.
         join_images: The images of several prompts, from those of each.
         vision_names: A regular expression of the added tokens that stand for pixels, beyond those that are found.
         left_out: Last names of linear layers of the language model that stay in 16 bits and get no LoRA.
@@ -41,6 +42,7 @@ class Family:
     model_types: tuple[str, ...]
     limit_pixels: Callable[[ProcessorMixin, int], None] | None = None
     positions: Callable[[PreTrainedModel, torch.Tensor, torch.Tensor, Images], torch.Tensor] | None = None
+    state_layers: tuple[str, ...] = ()
     unshared: str = "this family's positions are not described in lite/models/families"
     join_images: Callable[[Sequence[Images]], Images] = one_after_another
     vision_names: str = ""

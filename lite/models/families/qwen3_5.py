@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from lite.models.families.family import Family
-from lite.models.families.qwen_vl import limit_pixels
+from lite.models.families.qwen_vl import limit_pixels, m_rope
 
 FAMILY = Family(
     model_types=("qwen3_5",),
     limit_pixels=limit_pixels,
-    unshared="its layers' states are not forked in a packed row yet",
+    positions=m_rope,
+    state_layers=("linear_attn",),
     # They gate the state, with one output for each head: tiny, and 4 bits would cost them dearly.
     left_out=("in_proj_a", "in_proj_b"),
 )
