@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from readme import write_sections
 
 from lite.data import flags
 from lite.data.pools import Corpus, hard_pool
@@ -61,6 +62,7 @@ def main() -> None:
         result[name] = {figure: round(float(np.mean([draw[figure] for draw in draws])), 4) for figure in FIGURES}
     OUT.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
+    write_sections()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
     python benchmarks/gpu.py                        # every cell, about an hour and a half on a fast card
     python benchmarks/gpu.py --list                 # the cells' names
     python benchmarks/gpu.py --only '*4b:2:*'       # some of them; results of further calls are added to the file
-    python benchmarks/gpu.py --table                # only write the README's table from benchmarks/results/gpu-*.json
 
 It needs torch, torchvision, transformers, trl, peft, bitsandbytes, accelerate and datasets, not the package's other
 requirements; where the package is not installed it is found beside this folder. Without CUDA it says so and exits 0.
@@ -46,7 +45,7 @@ from pathlib import Path
 
 import torch
 from gpu_cell import ROOT, recipe
-from gpu_table import write_table
+from readme import write_sections
 
 RESULTS = ROOT / "benchmarks" / "results"
 PROFILES = ("qwen3-vl-4b", "qwen3-vl-2b", "qwen3-vl-8b")
@@ -69,7 +68,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=["*"], help="Names of cells; * stands for anything.")
     parser.add_argument("--list", action="store_true", help="Print the cells' names.")
-    parser.add_argument("--table", action="store_true", help="Write the README's table from the results.")
     parser.add_argument("--cap_gib", type=float, default=24, help="GiB of the card to measure for.")
     parser.add_argument("--steps", type=int, default=2, help="Timed steps per cell, behind one that warms up.")
     parser.add_argument("--minutes", type=float, default=600, help="Start no cell, and stop the one running, after.")
@@ -81,9 +79,6 @@ def main() -> None:
     chosen = [name for name in cells() if any(fnmatch(name, pattern) for pattern in arguments.only)]
     if arguments.list:
         print("\n".join(chosen))
-        return
-    if arguments.table:
-        write_table(RESULTS)
         return
     if arguments.device == "cuda" and not torch.cuda.is_available():
         print("skipped: no CUDA device here; nothing was measured.")
@@ -103,7 +98,7 @@ def main() -> None:
         print(f"{name}: {summary(cell)}", flush=True)
     print(f"Written: {path}")
     if arguments.results == RESULTS and not arguments.tiny:
-        write_table(RESULTS)
+        write_sections()
 
 
 def cells() -> list[str]:

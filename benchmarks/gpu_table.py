@@ -1,4 +1,4 @@
-"""The README's table of GPU measurements: from `benchmarks/results/gpu-*.json`, and from nothing else."""
+"""The table of GPU measurements in docs/gpu.md: from `benchmarks/results/gpu-*.json`, and from nothing else."""
 
 from __future__ import annotations
 
@@ -6,18 +6,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from readme import write_section
-
 PROFILES = ("qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b")
 PHASES = ("load", "generate", "log-probs", "backward", "optimiser")
 OTHERS = {"trl": "stock TRL", "lite on unsloth": "on Unsloth", "unsloth": "Unsloth's own"}
 NOT_MEASURED = "not measured"
-SECTION = "gpu"
-
-
-def write_table(results: Path) -> None:
-    """Put the table into the README."""
-    write_section(SECTION, markdown(read_results(results)))
 
 
 def read_results(folder: Path) -> list[dict]:

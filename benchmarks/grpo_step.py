@@ -32,6 +32,7 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from phases import Phases
 from PIL import Image
+from readme import write_sections
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoConfig, AutoProcessor, Qwen3VLForConditionalGeneration
@@ -246,6 +247,7 @@ def main() -> None:
         path.write_text(json.dumps(result, indent=2) + "\n")
         show(result)
     plot(result, path.with_suffix(".png"))
+    write_sections()
 
 
 def show(result: dict) -> None:

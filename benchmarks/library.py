@@ -33,15 +33,16 @@ from pathlib import Path
 import lancedb
 import numpy as np
 import psutil
-import pyarrow as pa
 from lancedb.index import FTS
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
+from readme import write_sections
 
 from lite.data import flags
 from lite.library.embedding import embed_query, embed_rows
 from lite.library.readers import Part, read_file
-from lite.library.store import Library, _key, _schema, as_row
+from lite.library.store import Library
+from lite.library.update import _key, as_row
 from lite.metrics import bootstrap
 
 OUT = Path(__file__).parent / "results" / "library.json"
@@ -99,10 +100,15 @@ def build_ours(folder: Path, address: Path, embedding: str = "none") -> int:
 
 def build_by_loop(folder: Path, address: Path, embedding: str = "none") -> int:
     """What one would write: no batches, no second process, no transactions over a file's change."""
-    table = lancedb.connect(address).create_table("documents", schema=_schema("none"))
+    table = None
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        key = _key(folder, path)
-        table.add([as_row(part, folder, path, key, n, "") for n, part in enumerate(read_file(path, ocr=False))])
+        parts = enumerate(read_file(path, ocr=False))
+        rows = [as_row(part, folder, path, _key(folder, path), number, "") for number, part in parts]
+        rows = [row | {"image": row["image"] or b"", "searchable": f"{row['title']}\n{row['text']}"} for row in rows]
+        if table is None:
+            table = lancedb.connect(address).create_table("documents", rows)
+        else:
+            table.add(rows)
     table.create_index("searchable", config=FTS())
     return table.count_rows()
 
@@ -182,8 +188,8 @@ def growing(library: Library, questions: list[str], sentences: np.ndarray | None
                 if sentences is not None:
                     vector = sentences[chosen].mean(axis=0)
                     rows[-1]["vector"] = (vector / np.linalg.norm(vector)).tolist()
-            library._table.add(pa.Table.from_pylist(rows, schema=library._table.schema))
-        library._optimise()
+            library.write(rows)
+        library.optimise()
         for question in questions[:5]:  # opens the index
             assert library.search(question)
         figures[str(size)] = percentiles(library.search, questions)
@@ -271,6 +277,7 @@ def main() -> None:
             result[part] = PARTS[part](Path(scratch), options.embedding)
             OUT.write_text(json.dumps(result, indent=2) + "\n")
     print(f"Results: {OUT}")
+    write_sections()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 import bitsandbytes
 import peft
 import torch
+from readme import write_sections
 from rich.console import Console
 from rich.table import Table
 from transformers import GenerationConfig
@@ -120,6 +121,7 @@ def main() -> None:
     for name, figures in measured.items():
         table.add_row(name, *(str(value) for value in figures.values()))
     Console().print(table)
+    write_sections()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ answers in a sentence.
     python benchmarks/passed_on.py [--profile tiny] [--seeds 0 1 2]
 
 reads the predictions of the runs that `benchmarks/seeds.py` made, trains nothing, and writes
-benchmarks/results/passed-on-<profile>.json and the `passed on` section of the README. For prompts of other sizes than
+benchmarks/results/passed-on-<profile>.json and its section of docs/results.md. For prompts of other sizes than
 the run's it counts the documents that stage 1 passed on in the order of their scores.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
-from readme import write_section
+from readme import write_sections
 
 from lite.data import flags
 from lite.evaluate.answers import read_predictions
@@ -61,7 +61,7 @@ def main() -> None:
         }
     out = ROOT / "benchmarks" / "results" / f"passed-on-{arguments.profile}.json"
     out.write_text(json.dumps(result, indent=1) + "\n")
-    write_section("passed on", table(list(result.values())))
+    write_sections()
 
 
 def figures(answered: Sequence[tuple[Example, Trace]]) -> dict:
@@ -106,45 +106,6 @@ def sentences(answered: Sequence[tuple[Example, Trace]]) -> dict:
 def best(shown: Sequence[str], relevant: Collection[str]) -> float:
     """nDCG of the best order of what is shown."""
     return ndcg(sorted(shown, key=lambda document: document not in relevant), relevant, CUT)
-
-
-def table(runs: Sequence[dict]) -> str:
-    """Markdown: a row per kind of question, means over the seeds; exact match over the questions of all seeds."""
-    cited = []
-    for system in runs[0]["citing_two"]:
-        parts = [run["citing_two"][system] for run in runs]
-        cited.append(f"{system} {sum(p['citing'] for p in parts)} of {sum(p['prompts'] for p in parts)}")
-    habits = []
-    for system in runs[0]["sentences"]:
-        mean = {key: np.mean([run["sentences"][system][key] for run in runs]) for key in runs[0]["sentences"][system]}
-        habits.append(f"{system} {mean['in_sentence']:.0%}, {mean['exact_match']:.3f}, {mean['exact_match_bare']:.3f}")
-    runs = [run["kinds"] for run in runs]
-    heads = [f"all its documents in {size}" for size in SIZES]
-    lines = [f"| kind | questions | {' | '.join(heads)} | exact match, all seen | exact match, not all seen |"]
-    lines.append("|---" * (len(SIZES) + 4) + "|")
-    for kind in runs[0]:
-        parts = [run[kind] for run in runs]
-        cells = [f"{np.mean([part['complete'][size] for part in parts]):.2f}" for size in SIZES]
-        for seen in ("seen_whole", "seen_in_part"):
-            count = sum(part[seen]["questions"] for part in parts)
-            right = sum(part[seen]["right"] for part in parts)
-            cells.append(f"{right / count:.2f} of {count}" if count else "none")
-        lines.append(f"| {kind} | {parts[0]['questions']} | " + " | ".join(cells) + " |")
-    bounds = [
-        f"{size} documents {np.mean([run['all'][f'best_ndcg@{CUT}'][size] for run in runs]):.3f}" for size in SIZES
-    ]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"The best nDCG@{CUT} that any order of what stage 1 passes on could reach: {', '.join(bounds)}.",
-            "",
-            f"Prompts with both documents of a question on two whose outputs cite two or more: {', '.join(cited)}.",
-            "",
-            f"Answers in a sentence, exact match, and exact match with `{SENTENCE}` taken off, means over the seeds: "
-            f"{'; '.join(habits)}.",
-        ]
-    )
 
 
 if __name__ == "__main__":

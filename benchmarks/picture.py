@@ -1,4 +1,4 @@
-"""The README's picture: one question of the test split, its documents with P(relevant) before and after training.
+"""The picture of docs/results.md: one test question, its documents with P(relevant) before and after training.
 
     python benchmarks/picture.py [--adapter runs/tiny/stage1/adapter] [--question ff-0003]
 

@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py [--questions 48] [--files 1200]     (minutes)
 
-Writes benchmarks/results/scale.json and, from it, the README's tables between the `scale` marks.
+Writes benchmarks/results/scale.json and, from it, the tables of docs/scaling.md.
 
 - Answering: the shipped adapters on the embedded model over questions of the flags data, by the plain loop and by Ray
   with 1, 2 and 4 workers. `seconds` is all of it, model loading and Ray's start included; `per_second` counts from the
@@ -24,7 +24,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from readme import write_section
+from readme import write_sections
 from rich.console import Console
 from transformers import AutoProcessor
 
@@ -123,7 +123,7 @@ def indexing(files: int, folder: Path) -> dict[str, dict]:
     size = sum(path.stat().st_size for path in (folder / "plain").rglob("*") if path.is_file())
     rows = Library.open(folder / "plain")._table.to_arrow()
     begun = time.perf_counter()
-    Library.open(folder / "written", create=True)._write(rows.to_pylist())
+    Library.open(folder / "written", create=True).write(rows.to_pylist())
     unit = {
         "bytes per document": size / (2 * files),
         "seconds per written document": (time.perf_counter() - begun) / (2 * files),
@@ -169,11 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=48)
     parser.add_argument("--files", type=int, default=1200)
-    parser.add_argument("--table", action="store_true", help="Only write the README's tables, from the results.")
     options = parser.parse_args()
-    if options.table:
-        write_section("scale", tables(json.loads(OUT.read_text())))
-        return
     with tempfile.TemporaryDirectory() as scratch:
         begun = time.perf_counter()
         with connected():
@@ -190,47 +186,7 @@ def main() -> None:
         "model": {f"{documents:.0e}": model(documents, answers, index) for documents in (1e6, 1e9)},
     }  # fmt: skip
     OUT.write_text(json.dumps(result, indent=2) + "\n")
-    write_section("scale", tables(result))
-
-
-def tables(result: dict) -> str:
-    """Markdown: what was measured, and the model of large corpora."""
-    answers, index = result["answering"], result["indexing"]
-    lines = [
-        "| by | answering, questions/s | all of it, s | indexing, documents/s |",
-        "|---|---|---|---|",
-    ]
-    for name in ("plain", *(f"ray, {workers}" for workers in WORKERS)):
-        shown = "the plain loop" if name == "plain" else name.replace("ray,", "Ray, workers:")
-        a, i = answers[name], index[name]
-        lines.append(f"| {shown} | {a['per_second']:.1f} | {a['seconds']:.0f} | {i['per_second']:,.0f} |")
-    a = result["assumed"]
-    lines += [
-        "",
-        f"Measured with the embedded model on {result['machine']['cores']} CPU cores, {result['questions']} questions "
-        f"and {2 * result['files']:,} short documents (`python benchmarks/scale.py`), shared with other work "
-        f"(load average {result['machine']['load']:.1f}). *Questions/s* is the pace once models are loaded; *all of "
-        "it* includes loading them in every worker.",
-        "",
-        f"| documents | answering: card hours | hours on {a['cards']} cards | predictions, GB | library, GB "
-        f"| indexing: core hours | hours on {a['cores that index']} cores |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for m in result["model"].values():
-        cards = m["card hours, stage 1"] + m["card hours, stage 2"]
-        lines.append(
-            f"| {m['documents']:,.0f} | {cards:,.0f} | {m['hours to answer']:,.0f} "
-            f"| {m['bytes of predictions'] / 1e9:,.1f} | {m['bytes of the library'] / 1e9:,.1f} "
-            f"| {m['core hours to index']:,.1f} | {m['hours to index']:,.2f} |"
-        )
-    lines += [
-        "",
-        "This table is arithmetic, not a measurement: bytes and core hours of the documents above, text without OCR or "
-        f"vectors; Qwen3-VL-4B on cards of {a['peak of a card, operations per second'] / 1e12:.0f} Tflop/s of which "
-        f"{a['share of the peak in prefill']:.0%} are reached, {a['documents per question']} documents a question of "
-        f"{a['tokens per document']} tokens each. All assumptions are in `benchmarks/results/scale.json`.",
-    ]
-    return "\n".join(lines)
+    write_sections()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from readme import write_sections
 from rich.console import Console
 from rich.table import Table
 
@@ -134,6 +135,7 @@ def main() -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
     show(result)
+    write_sections()
 
 
 def memory_of(variant: str, arguments: argparse.Namespace) -> float:

@@ -105,7 +105,7 @@ def _load(spec: str, split: str | None, limit: int | None, problems: Problems) -
         if examples or len(problems.messages) > before:
             splits[candidate] = examples
     if not any(splits.values()) and not problems.messages:
-        raise LiteError(f"{spec} holds no question. The README tells which files belong there.")
+        raise LiteError(f"{spec} holds no question. docs/data.md says which files belong there.")
     return splits
 
 

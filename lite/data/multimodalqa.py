@@ -32,7 +32,7 @@ def load_examples(folder: Path, split: str, limit: int | None, problems: Problem
     """
     path = _file(folder, f"MMQA_{split}")
     if path is None:
-        raise LiteError(f"{folder} holds no MMQA_{split}.jsonl.gz. The README tells where MultimodalQA comes from.")
+        raise LiteError(f"{folder} holds no MMQA_{split}.jsonl.gz. docs/data.md says where to download MultimodalQA.")
     questions = []
     for line, row in read_lines(path, problems):
         if len(questions) == limit:

@@ -41,7 +41,7 @@ class Archive:
         for path in (self.path, index):
             if not path.is_file():
                 raise LiteError(
-                    f"{path} is missing. WebQA's images come as imgs.tsv and imgs.lineidx; the README tells where from."
+                    f"{path} is missing. WebQA's images are imgs.tsv and imgs.lineidx; docs/data.md says where from."
                 )
         try:
             self.offsets = np.array(index.read_bytes().split(), dtype=np.int64)
@@ -222,7 +222,7 @@ def records(path: Path, problems: Problems) -> Iterator[tuple[str, dict]]:
         with open(path, encoding="utf-8") as file:
             yield from _records(file, path, problems)
     except FileNotFoundError:
-        raise LiteError(f"{path} is missing. The README tells where WebQA is downloaded from.") from None
+        raise LiteError(f"{path} is missing. docs/data.md says where to download WebQA.") from None
     except UnicodeDecodeError as error:
         raise LiteError(f"{path} is not UTF-8: {error}") from error
 

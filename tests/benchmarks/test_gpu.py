@@ -14,7 +14,6 @@ import gpu_cell
 import gpu_table
 import pytest
 import random_qwen
-import readme
 import torch
 from phases import CudaMemory, Phases, TensorMemory
 
@@ -269,7 +268,7 @@ def test_runs_where_nothing_else_is_installed(tmp_path: Path) -> None:
 def test_whole_program_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     only = ["qwen3-vl-2b:1:lite*", "qwen3-vl-2b:1:unsloth", "qwen3-vl-2b:2:largest"]
     options = ["--device", "cpu", "--tiny", "--steps", "1", "--results", str(tmp_path)]
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "gpu.md").read_text()
     monkeypatch.setattr(gpu, "ATTEMPTS", 2)
     monkeypatch.setattr(sys, "argv", ["gpu.py", *options, "--only", *only])
     gpu.main()
@@ -288,7 +287,7 @@ def test_whole_program_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(SystemExit, match="measured with other versions"):
         gpu.main()
     assert gpu_table.read_results(tmp_path) == []
-    assert (ROOT / "README.md").read_text() == readme
+    assert (ROOT / "docs" / "gpu.md").read_text() == page
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -392,9 +391,3 @@ def test_trials_on_a_cpu_are_not_tabled(tmp_path: Path) -> None:
     for name, changes in (("cpu", {"card": "CPU"}), ("tiny", {"tiny": True}), ("card", {})):
         (tmp_path / f"gpu-{name}.json").write_text(json.dumps(HEAD | {"cells": {}} | changes))
     assert [result["card"] for result in gpu_table.read_results(tmp_path)] == ["NVIDIA GeForce RTX 4090"]
-
-
-def test_readme_holds_the_table_of_the_committed_results() -> None:
-    start, end = readme.marks(gpu_table.SECTION)
-    section = (ROOT / "README.md").read_text().split(start)[1].split(end)[0].strip()
-    assert section == gpu_table.markdown(gpu_table.read_results(gpu.RESULTS))

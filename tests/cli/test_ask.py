@@ -1,4 +1,4 @@
-"""The three commands on one's own documents, as a person and as a script meet them; and the README's quickstart."""
+"""The three commands on one's own documents, as a person and as a script meet them; and Python as documented."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lite.rag import Rag
 from lite.schema import Document, Trace
 from lite.stages.prompts import UNKNOWN
 
+ROOT = Path(__file__).parents[2]
 QUESTION = "What is the capital of Chad?"
 DOCUMENTS = [Document(f"d{i}", "text", f"Note {i}", f"The capital of land {i} is Town {i}.") for i in range(9)]
 
@@ -225,15 +226,10 @@ def test_hostile_library_does_not_break_the_grammar(library: Path, rag: Rag) -> 
     assert set(outcome.ranking) == set(outcome.kept)
 
 
-def quickstart() -> str:
-    """The Python in the README's section on one's own documents."""
-    blocks = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
-    return next(block for block in blocks if "Rag.load" in block)
-
-
-def test_quickstart_of_the_readme_runs(library: Path, tmp_path: Path) -> None:
-    code = quickstart()
-    assert len(code.strip().splitlines()) <= 10
+@pytest.mark.parametrize("document", ["README.md", "docs/library.md"])
+def test_documented_python_runs(document: str, library: Path, tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    assert len(code.strip().splitlines()) <= 16
     shutil.copytree(library.parent / "atlas", tmp_path / "papers")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr

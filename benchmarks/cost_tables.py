@@ -1,0 +1,134 @@
+"""Time and memory as Markdown, for docs/: every function takes what a program of this folder wrote as JSON."""
+
+from __future__ import annotations
+
+from tables import markdown
+
+
+def scoring(result: dict) -> str:
+    """How fast P(relevant) is read."""
+    case = result["cases"]
+    speeds = {kind: case[kind]["shared question (lite)"]["speedup"] for kind in case}
+    difference = max(case[kind]["shared question (lite)"]["largest_score_difference"] for kind in case)
+    told = ", ".join(f"{speed:.1f} ({kind})" for kind, speed in speeds.items())
+    return (
+        f"Against one `generate` call per document on a CPU it is faster by a factor of {told}; scores differ by at "
+        f"most {difference:.0e} (`python benchmarks/scoring.py`)."
+    )
+
+
+def memory(result: dict) -> str:
+    """The estimates of all recipes."""
+    rows = [(f"`{profile}`", *(f"{peak:.1f}" for peak in by_stage.values())) for profile, by_stage in result.items()]
+    return markdown(["recipe", "stage 1, GiB", "stage 2, GiB"], rows)
+
+
+def grpo_step(result: dict) -> str:
+    """A training step against TRL's, over the length of the prompt."""
+    rows = [
+        (
+            case["prompt"], *(f"{case['seconds'][kind]['step']:.1f}" for kind in ("stock", "lite")),
+            f"{case['ratio']['step']:.1f}", *(f"{case['memory_mib'][kind]:,.0f}" for kind in ("stock", "lite")),
+        )
+        for case in result["cases"]
+        if (case["completion"], case["group"]) == (64, 8)
+    ]  # fmt: skip
+    difference = max(case["gradient_difference"] for case in result["cases"])
+    return "\n\n".join(
+        [
+            markdown(
+                ["prompt tokens", "TRL, s", "lite, s", "times as fast", "TRL, MiB over the model", "lite, MiB"], rows
+            ),
+            f"{result['device']}; 8 completions of 64 tokens. Gradients differ from TRL's by at most {difference:.0e} "
+            "of their size (`python benchmarks/grpo_step.py`).",
+        ]
+    )
+
+
+def merged(result: dict) -> str:
+    """What merging a small model saves on a CPU."""
+    rows = [
+        (task, f"{part['as_they_are_s']:.2f}", f"{part['merged_s']:.2f}", f"{part['times_as_fast']:.1f}")
+        for task, part in result["tasks"].items()
+    ]
+    return markdown(["task, CPU", "adapters on 4 bits, s", "merged, s", "times as fast"], rows)
+
+
+def library(result: dict) -> str:
+    """Time and memory to index, time of a query, and what is found."""
+    named = {
+        "ours": "`lite index`",
+        "ours, nothing changed": "the same again, nothing changed",
+        "plain loop": "a plain loop, file by file",
+        "ours, with vectors": "`lite index` with `--embedding`, on the CPU",
+    }
+    index = [
+        (named[name], f"{part['documents']:,}", f"{part['seconds']:,.0f}", f"{part['peak_mib']:,}")
+        for name, part in result["index"].items()
+    ]
+    queries = [
+        (name, *(f"{by[size]['p50_ms']:.0f} / {by[size]['p95_ms']:.0f}" for size in by))
+        for name, by in result["query"].items()
+        if name in ("words", "hybrid")
+    ]
+    sizes = [f"{int(size):,} documents" for size in result["query"]["words"]]
+    embedding = result["query"].get("of which embedding the question")
+    found = result["recall@20"]
+    recalls = [
+        (name, *(f"{found[name][kind]['value']:.2f}" for kind in found["words"]))
+        for name in ("words", "hybrid", "vectors alone")
+        if name in found
+    ]
+    return "\n\n".join(
+        [
+            markdown(["indexing", "documents", "seconds", "MiB, at most"], index),
+            markdown(["a query, ms: median / 95th percentile", *sizes], queries),
+            *([f"Embedding the question takes {embedding['p50_ms']:.0f} ms of that."] if embedding else []),
+            markdown([f"recall@20 of {found['documents']} documents", *found["words"]], recalls),
+            f"{result['machine']}, shared with other work: compare the figures with each other, not with your machine "
+            "(`python benchmarks/library.py`).",
+        ]
+    )
+
+
+def scale(result: dict) -> str:
+    """What was measured, and the model of large corpora."""
+    answers, index, a = result["answering"], result["indexing"], result["assumed"]
+    measured = []
+    for name in answers:
+        if name == "unit":
+            continue
+        shown = "the plain loop" if name == "plain" else name.replace("ray,", "Ray, workers:")
+        answer, read = answers[name], index[name]
+        cells = f"{answer['per_second']:.1f}", f"{answer['seconds']:.0f}", f"{read['per_second']:,.0f}"
+        measured.append((shown, *cells))
+    modelled = [
+        (
+            f"{m['documents']:,.0f}", f"{m['card hours, stage 1'] + m['card hours, stage 2']:,.0f}",
+            f"{m['hours to answer']:,.0f}", f"{m['bytes of predictions'] / 1e9:,.1f}",
+            f"{m['bytes of the library'] / 1e9:,.1f}", f"{m['core hours to index']:,.1f}",
+            f"{m['hours to index']:,.2f}",
+        )
+        for m in result["model"].values()
+    ]  # fmt: skip
+    return "\n\n".join(
+        [
+            markdown(["by", "answering, questions/s", "all of it, s", "indexing, documents/s"], measured),
+            f"Measured with the embedded model on {result['machine']['cores']} CPU cores, {result['questions']} "
+            f"questions and {2 * result['files']:,} short documents (`python benchmarks/scale.py`), shared with other "
+            f"work (load average {result['machine']['load']:.1f}). *Questions/s* is the pace once models are loaded; "
+            "*all of it* includes loading them in every worker.",
+            markdown(
+                [
+                    "documents", "answering: card hours", f"hours on {a['cards']} cards", "predictions, GB",
+                    "library, GB", "indexing: core hours", f"hours on {a['cores that index']} cores",
+                ],
+                modelled,
+            ),
+            "This table is arithmetic, not a measurement: bytes and core hours of the documents above, text without "
+            f"OCR or vectors; Qwen3-VL-4B on cards of {a['peak of a card, operations per second'] / 1e12:.0f} Tflop/s "
+            f"of which {a['share of the peak in prefill']:.0%} are reached, {a['documents per question']} documents a "
+            f"question of {a['tokens per document']} tokens each. All assumptions are in "
+            "`benchmarks/results/scale.json`.",
+        ]
+    )  # fmt: skip
