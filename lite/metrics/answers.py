@@ -16,9 +16,9 @@ ARTICLES = ("a", "an", "the")
 SIGNS = {ord(dash): "-" for dash in "−–‐‑﹣－"}
 # A comparison; a number with its sign; a grade, a blood group or a name like C++ with what is behind it; a word.
 WORD = re.compile(
-    r"[<>≤≥=≠±≈]|(?<![\w.)-])-(?=[\d.])[\w.]+|(?<!\w)[^\W\d_]+(?:\+\+?|#)(?!\w)|(?<!\w)[^\W\d_]{1,2}-(?![\w-])|[\w.]+"
+    r"[<>≤≥=≠±≈]|(?<![\w.)-])-(?=[\d.])[\w.]+|(?<!\w)[^\W\d_]+(?:\+\+?|#)(?!\w)|(?<!\w)(?:[a-fo]|ab)-(?![\w-])|[\w.]+"
 )
-QUANTITY = re.compile(r"^(-?\d+(?:\.\d+)?)(?!st$|nd$|rd$|th$)([^\W\d_]{1,4}[23]?)$")
+QUANTITY = re.compile(r"^(?!\d+0s$)(-?\d+(?:\.\d+)?)(?!st$|nd$|rd$|th$)([^\W\d_]{1,4}[23]?)$")
 
 
 def normalise(text: str) -> str:

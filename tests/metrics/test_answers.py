@@ -140,7 +140,7 @@ def test_ways_to_write_one_answer_are_equal(answer, other):
 
 def test_ordinals_and_codes_stay_whole():
     assert normalise("1st 22nd 3rd 4th") == "1st 22nd 3rd 4th"
-    assert normalise("9f86d081 mp3 H2O") == "9f86d081 mp3 h2o"
+    assert normalise("9f86d081 mp3 H2O the 1990s") == "9f86d081 mp3 h2o 1990s"
 
 
 def before_signs(text):
@@ -157,5 +157,4 @@ def test_answers_of_the_bundled_corpus_are_what_they_were():
     assert len(answers) > 1000
     for text in [*answers, UNKNOWN]:
         assert normalise(text) == before_signs(text)
-    changed = {word for text in texts for word in set(normalise(text).split()) ^ set(before_signs(text).split())}
-    assert len(changed) < 100, changed
+    assert [normalise(text) for text in texts] == [before_signs(text) for text in texts]
