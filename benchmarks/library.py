@@ -40,7 +40,8 @@ from readme import write_sections
 
 from lite.data import flags
 from lite.library.embedding import embed_query, embed_rows
-from lite.library.readers import Part, read_file
+from lite.library.parts import Part
+from lite.library.readers import read_file
 from lite.library.store import Library
 from lite.library.update import _key, as_row
 from lite.metrics import bootstrap
@@ -164,7 +165,7 @@ def latency_figures(scratch: Path, embedding: str) -> dict:
     figures = {"words": growing(Library.open(scratch / "growing", create=True), questions)}
     if embedding == "none":
         return figures
-    sentences = np.array(embed_rows(embedding, [{"image": None, "searchable": text} for text in SENTENCES]))
+    sentences = np.array(embed_rows(embedding, [{"image": None, "title": "", "text": text} for text in SENTENCES]))
     hybrid = Library.open(scratch / "growing with vectors", create=True, embedding=embedding)
     figures["hybrid"] = growing(hybrid, questions, sentences)
     figures["of which embedding the question"] = percentiles(

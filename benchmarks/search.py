@@ -147,7 +147,7 @@ def searched(folder: Path, address: Path, embedding: str, rerank: bool, code: Pa
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout)
 
 
-def figures(found: list[list[str]]) -> dict:
+def figures(found: list[list[str]], name_missed: bool) -> dict:
     """hit@1, hit@5 and nDCG@10, with 95 % intervals over questions; hit@5 by language."""
     from lite.metrics import bootstrap
 
@@ -171,7 +171,12 @@ def figures(found: list[list[str]]) -> dict:
     by_language = {language: float(np.mean(found)) for language, found in hits.items()}
     missed = [q for p, (q, _, _, s) in zip(places, asked, strict=True) if s and (p is None or p >= 5)]
     return {
-        "share a stem": {"questions": len(stem), **of(stem), "hit@5 by language": by_language, "missed": missed},
+        "share a stem": {
+            "questions": len(stem),
+            **of(stem),
+            "hit@5 by language": by_language,
+            "missed": missed if name_missed else len(missed),
+        },
         "share none": {"questions": len(other), **of(other)},
     }
 
@@ -208,13 +213,13 @@ def main() -> None:
         try:
             for name, (embedding, rerank, place) in ways.items():
                 found = searched(folder, Path(scratch) / name, embedding, rerank, place)
-                result[name] = figures(found)
+                result[name] = figures(found, name == "words")
                 shown = {
                     k: round(v["value"], 3)
                     for k, v in result[name]["share a stem"].items()
                     if "@" in k and "by" not in k
                 }
-                print(f"{name}: {shown}; missed {result[name]['share a stem']['missed']}", flush=True)
+                print(f"{name}: {shown}; missed {result[name]['share a stem']['missed'] or 0}", flush=True)
         finally:
             if options.against:
                 subprocess.run([*git, "remove", "--force", str(before)], check=True)
