@@ -15,9 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lite.cli.options import add_library, count, opened
+from lite.library.parts import DEFAULT_LIMITS, Limits
 from lite.library.places import default_library, remember
-from lite.library.readers import DEFAULT_LIMITS, SUFFIXES, Limits
-from lite.library.walk import kinds_sentence
 from lite.schema import Document, LiteError, Trace
 from lite.stages.prompts import UNKNOWN
 from lite.terminal import ArgumentParser, Console, printable, printable_json
@@ -74,6 +73,9 @@ def index(arguments: list[str]) -> int:
         forgotten = library.forget(options.folder)
         print(f"{printable(library.address)}: {len(library)} documents. Files: {forgotten} forgotten.")
         return 0
+    from lite.library.readers import SUFFIXES
+    from lite.library.walk import kinds_sentence
+
     limits = Limits(options.max_megabytes, options.max_megapixels, options.max_pages, options.max_seconds)
     console = Console(stderr=True)
     if not options.folder.exists():
