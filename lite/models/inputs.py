@@ -14,6 +14,7 @@ from lite.models.families import family_of
 from lite.models.layers import base_of
 from lite.schema import Document, LiteError
 
+THINK = "<think>"
 SIDE = 64  # pixels of the blank image that a processor is tried with
 TEXT_TOKENS = ("bos_", "eos_", "pad_", "decoder_")  # what a configuration names besides the tokens of images
 
@@ -70,6 +71,17 @@ def rendered(processor: ProcessorMixin, prompts: Sequence[list[dict]], **templat
 def _with_images(turn: dict, images: Iterator[Image.Image]) -> dict:
     parts = [part | {"image": next(images)} if part["type"] == "image" else part for part in turn["content"]]
     return turn | {"content": parts}
+
+
+def without_thinking(processor: ProcessorMixin) -> dict[str, bool]:
+    """The chat template's arguments for an answer that begins at once; none where the template knows no thinking."""
+    return {"enable_thinking": False} if "enable_thinking" in (processor.chat_template or "") else {}
+
+
+def opened_tag(processor: ProcessorMixin, **template: object) -> str:
+    """The tag that the template has opened for the model, which a completion then lacks: `<think>`, or none."""
+    ending = _render(processor, {"type": "text", "text": "x"}, add_generation_prompt=True, **template).rstrip()
+    return THINK if ending.endswith(THINK) else ""
 
 
 def image_tokens(processor: ProcessorMixin, height: int, width: int) -> int:

@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin, TextIteratorStreamer
 
 from lite.metrics.ranking import keep
-from lite.models.inputs import encode, vision_tokens
+from lite.models.inputs import encode, opened_tag, vision_tokens, without_thinking
 from lite.models.merged import merged
 from lite.schema import Document, Trace
 from lite.stages.filter import evaluating
@@ -115,6 +115,7 @@ def complete(
     max_new_tokens: int,
     batch_size: int = 16,
     done: Callable[[list[int], list[str]], None] = lambda indices, texts: None,
+    thinking: bool = True,
 ) -> list[str]:
     """The completion of each prompt, decoded greedily.
 
@@ -122,7 +123,11 @@ def complete(
         model, processor, max_new_tokens, batch_size, done: As for `say`.
         prompts: Conversations.
         documents: Those that each prompt shows, for their images.
+        thinking: As the chat template does by default. A tag that it opens for the model is put before a completion.
+            False: the model answers at once.
     """
+    template = {} if thinking else without_thinking(processor)
+    opened = opened_tag(processor, **template)
     settings = _greedy(model, processor, max_new_tokens)
     by_length = sorted(range(len(prompts)), key=lambda i: _length(prompts[i]))
     completions = [""] * len(prompts)
@@ -130,9 +135,9 @@ def complete(
         for start in range(0, len(by_length), batch_size):
             batch = by_length[start : start + batch_size]
             shown = [document for i in batch for document in documents[i]]
-            inputs = encode(processor, [prompts[i] for i in batch], shown).to(model.device)
+            inputs = encode(processor, [prompts[i] for i in batch], shown, **template).to(model.device)
             tokens = model.generate(**inputs, generation_config=settings)[:, inputs["input_ids"].shape[1] :]
-            said = processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+            said = [opened + text for text in processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
             for i, text in zip(batch, said, strict=True):
                 completions[i] = text
             done(batch, said)
@@ -170,6 +175,8 @@ def say_streaming(
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
+        if opened := opened_tag(processor):
+            yield opened
         yield from streamer
     finally:
         closed.set()

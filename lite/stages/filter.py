@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from lite.models import shared_prompt
-from lite.models.inputs import encode
+from lite.models.inputs import encode, without_thinking
 from lite.models.merged import merged
 from lite.schema import Document, LiteError
 from lite.stages.prompts import NO, YES, stage1_prompt
@@ -41,13 +41,15 @@ def score(
         `[len(pairs)]`, float64, in the order of `pairs`.
     """
     yes, no = answer_tokens(processor)
+    template = without_thinking(processor)
     prompts = [stage1_prompt(question, document, document_chars) for question, document in pairs]
     shares = shared_prompt.unshared(model) is None
     batches = _by_question(pairs, batch_size) if shares else _by_length(pairs, prompts, batch_size)
     scores = np.empty(len(pairs))
     with evaluating(model), merged(model), shared_prompt.attending(model) if shares else nullcontext():
         for batch in batches:
-            inputs = encode(processor, [prompts[i] for i in batch], [pairs[i][1] for i in batch]).to(model.device)
+            inputs = encode(processor, [prompts[i] for i in batch], [pairs[i][1] for i in batch], **template)
+            inputs = inputs.to(model.device)
             if shares:
                 logits = shared_prompt.last_logits(model, **inputs)
             else:

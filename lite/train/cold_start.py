@@ -14,7 +14,9 @@ from lite.config.launch import for_processes, is_main, processes
 from lite.config.runs import Stage2Config
 from lite.evaluate.scores import progress_bar
 from lite.models.adapters import active, load_weights, save_adapter
+from lite.models.inputs import opened_tag
 from lite.runs import STAGE2
+from lite.schema import LiteError
 from lite.stages.answer import complete
 from lite.stages.prompts import caption_prompt
 from lite.train.callbacks import MetricsFile, ProgressLine, train_to_the_end
@@ -36,6 +38,7 @@ def cold_start(
     if (folder / "lite.json").exists():
         load_weights(model, folder, STAGE2)
         return
+    check_imitable(processor)
     console.print(f"Cold start: {config.cold_start_steps} supervised steps on composed chains.", highlight=False)
     captions = caption(model, processor, rows, config, console) if config.cold_start_caption else {}
     share = max(1, config.cold_start_batch_size // processes())
@@ -74,6 +77,27 @@ def cold_start(
         save_adapter(model, STAGE2, folder, card | {"stage": "cold start"})
 
 
+def check_imitable(processor: ProcessorMixin) -> None:
+    """Refuse a chat template whose finished answer does not begin with what opens it.
+
+    Raises:
+        LiteError: What is trained would not be what is generated.
+    """
+    chain = "<think>x</think>\n<rank>none</rank>\n<answer>x</answer>"
+    turns = [
+        {"role": who, "content": [{"type": "text", "text": text}]}
+        for who, text in (("user", "x"), ("assistant", chain))
+    ]
+    arguments = {"tokenize": False, "processor_kwargs": {"padding": False}}
+    opening = processor.apply_chat_template(turns[:1], add_generation_prompt=True, **arguments)
+    wanted = opening + chain.removeprefix(opened_tag(processor))
+    if not processor.apply_chat_template(turns, **arguments).startswith(wanted):
+        raise LiteError(
+            "This model's chat template writes a finished answer otherwise than it opens one (as thinking models do), "
+            "so a cold start would teach another form than the one that is generated. Set cold_start_steps: 0."
+        )
+
+
 def caption(
     model: PeftModel, processor: ProcessorMixin, rows: Sequence[Row], config: Stage2Config, console: Console
 ) -> dict[str, str]:
@@ -85,6 +109,6 @@ def caption(
         task = bar.add_task("captions", total=len(images))
         said = complete(
             model, processor, prompts, [[image] for image in images], CAPTION_TOKENS,
-            config.per_device_eval_batch_size, lambda places, _: bar.advance(task, len(places)),
+            config.per_device_eval_batch_size, lambda places, _: bar.advance(task, len(places)), thinking=False,
         )  # fmt: skip
     return {image.id: text.strip(" .\n") for image, text in zip(images, said, strict=True) if text.strip(" .\n")}

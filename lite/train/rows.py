@@ -71,10 +71,17 @@ def drop_long(rows: Sequence[Row], lengths: Sequence[int], max_prompt_tokens: in
 
 
 def prompt_lengths(
-    prompts: Sequence[list[dict]], documents: Sequence[Sequence[Document]], processor: ProcessorMixin
+    prompts: Sequence[list[dict]],
+    documents: Sequence[Sequence[Document]],
+    processor: ProcessorMixin,
+    **template: object,
 ) -> list[int]:
-    """Tokens of each prompt as the model will see it, with the images of the documents that it shows."""
-    texts = rendered(processor, prompts)
+    """Tokens of each prompt as the model will see it, with the images of the documents that it shows.
+
+    Args:
+        template: Arguments of the chat template.
+    """
+    texts = rendered(processor, prompts, **template)
     tokens = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
     added: dict[str, int] = {}
     for i, shown in enumerate(documents):

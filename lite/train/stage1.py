@@ -13,7 +13,7 @@ from lite.config.model import ModelConfig
 from lite.config.runs import Stage1Config, with_values
 from lite.evaluate.stage1 import stage1_report
 from lite.models.adapters import base_fingerprint, save_adapter
-from lite.models.inputs import vision_tokens
+from lite.models.inputs import vision_tokens, without_thinking
 from lite.models.loading import load_model, lora_config
 from lite.runs import STAGE1, write_card
 from lite.train import rewards
@@ -49,7 +49,8 @@ def train_stage1(config: Stage1Config, model_config: ModelConfig, console: Conso
     settings = resolved_settings(config, model_config) | {"base_fingerprint": base_fingerprint(base)}
     settings["auto_fitted"] = fitted
     claim_together(folder, settings, config.overwrite)
-    lengths = prompt_lengths(*pair_prompts(pairs, config.document_chars), processor)
+    template = without_thinking(processor)
+    lengths = prompt_lengths(*pair_prompts(pairs, config.document_chars), processor, **template)
     pairs = drop_long(pairs, lengths, config.max_prompt_tokens)
     model = get_peft_model(base, lora_config(model_config, base), adapter_name=STAGE1)
     suppressed = {"suppress_tokens": vision_tokens(base, processor)} | (config.generation_kwargs or {})
@@ -57,7 +58,9 @@ def train_stage1(config: Stage1Config, model_config: ModelConfig, console: Conso
         StageTrainer(
             model=model,
             reward_funcs=[rewards.label, rewards.format],
-            args=with_values(config, generation_kwargs=suppressed),
+            args=with_values(
+                config, generation_kwargs=suppressed, chat_template_kwargs=template or config.chat_template_kwargs
+            ),
             train_dataset=prompt_dataset(pairs, config.document_chars),
             processing_class=processor,
             callbacks=[MetricsFile(folder / "metrics.jsonl"), ProgressLine(console)],
@@ -87,7 +90,7 @@ def save_and_report(
         "max_pixels": model_config.max_pixels,
         "data": config.data,
         "seed": config.seed,
-    }
+    } | ({"chat_template_kwargs": template} if (template := without_thinking(processor)) else {})
     adapter = folder / "adapter"
     save_adapter(model, STAGE1, adapter, card)
     report = stage1_report(

@@ -34,6 +34,7 @@ from lite.config.launch import for_processes
 from lite.config.runs import StageConfig, with_values
 from lite.models import shared_prompt
 from lite.models.adapters import active, load_weights
+from lite.models.inputs import opened_tag
 from lite.models.memory import GENERATING, LOADING, SCORING, TRAINING
 from lite.models.merged import merged
 from lite.schema import LiteError
@@ -96,6 +97,7 @@ class StageTrainer(GRPOTrainer):
         self.shares_prompts = args.shared_prompt and self._can_share_prompts()
         if self.shares_prompts:
             shared_prompt.prepare(model)
+        self._opened = opened_tag(processing_class, **self.chat_template_kwargs)
         self.doing = LOADING  # what the GPU's memory was last used for
         self._encoded: EncodedPrompts | None = None  # while completions of these prompts are made and scored
         self._compared = False
@@ -277,6 +279,11 @@ class StageTrainer(GRPOTrainer):
     def _calculate_rewards(self, inputs: list[dict], *args):
         # Where each reward is normalised by itself, TRL's `frac_reward_zero_std` tells of the whole batch: 0, although
         # most groups may have equal rewards and teach nothing. Remove when TRL counts groups there, too.
+        if self._opened:
+            # A thinking model's template opens the tag that the completion then lacks, and TRL's rewards see the
+            # completion alone. Remove when they see what the prompt has opened.
+            completions = [[turn | {"content": self._opened + turn["content"]} for turn in c] for c in args[1]]
+            args = (args[0], completions, *args[2:])
         rewards = super()._calculate_rewards(inputs, *args)
         training = self.model.training
         counted = rewards[:, self.reward_weights.to(rewards.device) != 0].nan_to_num()
