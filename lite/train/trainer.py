@@ -34,6 +34,7 @@ from lite.config.launch import for_processes
 from lite.config.runs import StageConfig, with_values
 from lite.models import shared_prompt
 from lite.models.adapters import active, load_weights
+from lite.models.families import family_of
 from lite.models.inputs import opened_tag
 from lite.models.memory import GENERATING, LOADING, SCORING, TRAINING
 from lite.models.merged import merged
@@ -97,6 +98,12 @@ class StageTrainer(GRPOTrainer):
         self.shares_prompts = args.shared_prompt and self._can_share_prompts()
         if self.shares_prompts:
             shared_prompt.prepare(model)
+        elif family_of(self.model.config).only_shared:
+            # Remove with the test of TRL's split_pixel_values_by_grid, once TRL leaves rows of tiles together.
+            raise LiteError(
+                f"TRL shows completions of {self.model.config.model_type} the pixels of other prompts unless prompts "
+                "are shared. Set shared_prompt: true and use_liger_kernel: false."
+            )
         self._opened = opened_tag(processing_class, **self.chat_template_kwargs)
         self.doing = LOADING  # what the GPU's memory was last used for
         self._encoded: EncodedPrompts | None = None  # while completions of these prompts are made and scored

@@ -14,7 +14,7 @@ from peft import PeftModel, get_peft_model
 from PIL import Image
 from tiny_families import FAMILIES
 from transformers import GenerationConfig
-from trl.trainer.utils import pad, selective_log_softmax_and_entropy
+from trl.trainer.utils import pad, selective_log_softmax_and_entropy, split_pixel_values_by_grid
 
 from lite.config.model import ModelConfig
 from lite.config.runs import StageConfig
@@ -234,6 +234,22 @@ def test_a_run_with_and_without_images(folder: Path, tmp_path: Path) -> None:
     changed = {name for name, weight in model.named_parameters() if name in before and not weight.equal(before[name])}
     assert changed
     assert all(".stage2." in name for name in changed)
+
+
+def test_stock_trl_splits_the_pixels_of_smolvlm_by_images_where_they_are_rows(tmp_path: Path) -> None:
+    """When this fails, TRL has fixed it: remove `only_shared` from Family, and what StageTrainer refuses for it."""
+    rows = torch.arange(8.0)[:, None, None, None, None].expand(8, 3, 1, 1, 1)  # of 8 completions, [tiles, 3, h, w] each
+    batch = {"pixel_values": rows, "num_images": [2, 2, 2, 2, 0, 0, 0, 0]}  # 8 images in all, as many as rows
+    split = split_pixel_values_by_grid(batch)["pixel_values"]
+    assert [part[:, 0, 0, 0, 0].tolist() for part in split[:2]] == [[0, 1], [2, 3]]  # and not [[0], [1]]
+    FAMILIES["smolvlm"](tmp_path / "model")
+    model, processor = stacked(tmp_path / "model", load_in_4bit=False)
+    config = StageConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", shared_prompt=False)
+    data = Dataset.from_dict({"prompt": [prompt_of(CASES["text"][0])] * 8})
+    with pytest.raises(LiteError, match="pixels of other prompts"):
+        StageTrainer(
+            model=model, reward_funcs=[lambda **_: [0.0]], args=config, train_dataset=data, processing_class=processor
+        )
 
 
 def test_scores_are_those_of_one_prompt_at_a_time(in_full, monkeypatch: pytest.MonkeyPatch) -> None:

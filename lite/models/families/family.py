@@ -34,6 +34,7 @@ class Family:
             [3, U, P] (time, height, width) or [1, U, P]. None: prompts are not shared.
         state_layers: Names, within a decoder layer, of modules that keep a state instead of keys and values.
         unshared: Why prompts are not shared.
+        only_shared: TRL 1.14's own way, without the shared prompt, is wrong for this family.
         join_images: The images of several prompts, from those of each.
         vision_names: A regular expression of the added tokens that stand for pixels, beyond those that are found.
         left_out: Last names of linear layers of the language model that stay in 16 bits and get no LoRA.
@@ -44,6 +45,7 @@ class Family:
     positions: Callable[[PreTrainedModel, torch.Tensor, torch.Tensor, Images], torch.Tensor] | None = None
     state_layers: tuple[str, ...] = ()
     unshared: str = "this family's positions are not described in lite/models/families"
+    only_shared: bool = False
     join_images: Callable[[Sequence[Images]], Images] = one_after_another
     vision_names: str = ""
     left_out: tuple[str, ...] = ()

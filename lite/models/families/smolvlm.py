@@ -29,6 +29,7 @@ FAMILY = Family(
     model_types=("idefics3", "smolvlm"),
     limit_pixels=limit_pixels,
     positions=in_line,
+    only_shared=True,  # it splits rows of tiles by the number of images, so that completions see others' pixels
     join_images=partial(one_after_another, dim=1),  # [prompts, tiles, ...]
     vision_names=r"<row_\d+_col_\d+>|<global-img>|<fake_token_around_image>|<video>",
 )
