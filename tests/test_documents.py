@@ -19,6 +19,7 @@ from lite.cli.main import main
 from lite.config.evaluate import parse_evaluate
 from lite.config.parse import parse
 from lite.config.runs import Stage1Config, Stage2Config
+from lite.models.families import FAMILIES
 from lite.schema import LiteError
 from lite.terminal import ArgumentParser
 
@@ -212,6 +213,19 @@ def test_messages_name_documents_that_exist() -> None:
     named = {name for file in files for name in re.findall(r"docs/\w+\.md", file.read_text(errors="replace"))}
     assert named
     assert all((ROOT / name).exists() for name in named)
+
+
+def test_model_families_are_those_of_the_code() -> None:
+    rows = re.findall(
+        r"^\|[^|]+\|((?: `\w+`)+) \| (yes|no) \| (yes|no) \|$", (ROOT / "docs/training.md").read_text(), re.M
+    )
+    told = {name: (shared, limited) for names, shared, limited in rows for name in re.findall(r"\w+", names)}
+    words = {True: "yes", False: "no"}
+    assert told == {
+        name: (words[family.positions is not None], words[family.limit_pixels is not None])
+        for family in FAMILIES
+        for name in family.model_types
+    }
 
 
 def test_pictures_are_not_too_large() -> None:
