@@ -88,7 +88,9 @@ UNITS = {
     }.items()
     for name in names.split(",")
 }  # fmt: skip
+FIRST_OF_UNIT = {name.split()[0] for name in UNITS}
 LONGEST_UNIT = 3  # words
+TOKEN = regex.compile(r"[%°€$£¥]\p{L}?|\d[\d.,]*|[\w\p{M}]+")
 COMMON = set(
     "a an and are as at be been but by can could did do does for from had has have he her his how i if in into is it "
     "its me my no not of on or our she should so such than that the their them then there these they this those to "
@@ -111,7 +113,7 @@ def terms(text: str) -> list[str]:
     """
     plain = THOUSANDS.sub(lambda match: match[0].replace(" ", "").replace("'", ""), _plain(text))
     found = list(chain.from_iterable(map(_stretch_terms, plain.split())))
-    found += _quantities([bare(word) for word in regex.findall(r"[%°€$£¥]\p{L}?|\d[\d.,]*|[\w\p{M}]+", plain)])
+    found += _quantities([bare(word) for word in TOKEN.findall(plain)])
     return found
 
 
@@ -126,6 +128,7 @@ def query_terms(query: str) -> list[str]:
     return list(dict.fromkeys(terms(" ".join(kept)) or terms(query)))
 
 
+@lru_cache(maxsize=1 << 17)
 def bare(word: str) -> str:
     """Without case, and without marks in scripts that are also written without them: `Crème` is `creme`."""
     word = unicodedata.normalize("NFKC", word).casefold()
@@ -225,19 +228,20 @@ def _forms(word: str) -> tuple[str, ...]:
 def _quantities(tokens: list[str]) -> list[str]:
     """Units by their symbols, and numbers with what follows them: `35 Nm`, `35Nm` and `35 newton metres` are `35nm`."""
     found = []
-    place = 0
-    while place < len(tokens):
+    end = 0
+    for place in [i for i, token in enumerate(tokens) if token in FIRST_OF_UNIT or token[:1].isdigit()]:
+        if place < end:
+            continue  # inside the unit before
         number = tokens[place][:1].isdigit()
-        place += number
-        symbol, taken = _unit(tokens, place)
+        end = place + number
+        symbol, taken = _unit(tokens, end)
         if symbol:
             found.append(symbol)
-        elif number and place < len(tokens) and len(tokens[place]) <= SHORT and not tokens[place].isdigit():
-            symbol, taken = tokens[place], 1
+        elif number and end < len(tokens) and len(tokens[end]) <= SHORT and not tokens[end].isdigit():
+            symbol, taken = tokens[end], 1
         if number and symbol:
-            value = tokens[place - 1].rstrip(".,")
-            found.append(value.replace(",", ".") + symbol)
-        place += taken or not number
+            found.append(tokens[place].rstrip(".,").replace(",", ".") + symbol)
+        end += taken
     return found
 
 
