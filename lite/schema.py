@@ -149,6 +149,9 @@ class Trace:
         raw: What the model said.
         failure: Why the output is malformed; empty when it is well formed.
         seconds: Time by step.
+        threshold: Of P(relevant), where stage 1 ran; None in traces of earlier versions.
+        switched_off: What was retrieved, too, and then switched off by hand: `id`, `kind`, `title`, `text`, its `place`
+            in the order of retrieval among all documents, from 0, and its `score`.
     """
 
     question: str
@@ -165,6 +168,8 @@ class Trace:
     raw: str
     failure: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
+    threshold: float | None = None
+    switched_off: tuple[dict, ...] = ()
 
     @property
     def format_ok(self) -> bool:
@@ -177,34 +182,59 @@ class Trace:
     @classmethod
     def from_json(cls, line: str) -> Trace:
         """Raises LiteError where `line` is not what `to_json` wrote; it may come from anybody."""
+        lists = ("documents", "retrieved", "kept", "dropped", "shown", "cited", "ranking", "switched_off")
         try:
-            fields = json.loads(line)
-            lists = ("documents", "retrieved", "kept", "dropped", "shown", "cited", "ranking")
+            line.encode()  # of a file read with surrogateescape
+            fields = json.loads(line, parse_constant=_no_number)
             trace = cls(**{name: tuple(value) if name in lists else value for name, value in fields.items()})
             _check(trace)
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-            raise LiteError(f"This is not a trace ({error}). Give a file that lite wrote.") from error
+            reason = repr(str(error)[:200])[1:-1]  # it may quote the file
+            raise LiteError(f"This is not a trace ({reason}). Give a file that lite wrote.") from error
         return trace
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
 
 
 def _check(trace: Trace) -> None:
     """Raises ValueError or another error of Python's where a field holds what it cannot."""
-    texts = [trace.question, trace.reasoning, trace.answer, trace.raw, trace.failure]
-    texts += [document[name] for document in trace.documents for name in ("id", "kind", "title", "text")]
+    documents = (*trace.documents, *trace.switched_off)
+    texts = [trace.question, trace.reasoning, trace.answer, trace.raw, trace.failure, *trace.seconds]
+    texts += [document[name] for document in documents for name in ("id", "kind", "title", "text")]
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError("a text is no text")
-    "".join(texts).encode()  # a lone surrogate is half a character, which nothing can show or store
+        raise ValueError("a text is not a string")
+    json.dumps(asdict(trace), ensure_ascii=False).encode()  # half of a surrogate pair is no character
     ids = {document["id"] for document in trace.documents}
-    if len(ids) < len(trace.documents) or set(trace.retrieved) != ids:
+    if len(ids) < len(trace.documents) or set(trace.retrieved) != ids or len(trace.retrieved) != len(ids):
         raise ValueError("`retrieved` does not list the documents")
     for name in ("kept", "dropped", "shown", "cited", "ranking"):
         listed = getattr(trace, name)
         if len(set(listed)) < len(listed) or not ids.issuperset(listed):
-            raise ValueError(f"`{name}` lists a document twice, or one that is not there")
+            raise ValueError(f"`{name}` lists a document twice, or one that does not exist")
     if set(trace.shown) != set(trace.kept) or not set(trace.cited) <= set(trace.ranking) <= set(trace.kept):
         raise ValueError("`kept`, `shown`, `ranking` and `cited` do not fit together")
+    if set(trace.kept) & set(trace.dropped):
+        raise ValueError("a document is in both `kept` and `dropped`")
     if trace.scores and set(trace.scores) != ids:
         raise ValueError("`scores` are not those of the documents")
-    for number in (*trace.scores.values(), *trace.seconds.values()):
-        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < 1e12:
-            raise ValueError("a score or a time is no such number")
+    _check_numbers(trace)
+
+
+def _check_numbers(trace: Trace) -> None:
+    off = trace.switched_off
+    places = [document["place"] for document in off]
+    if not all(type(place) is int for place in places) or len(set(places)) < len(places):
+        raise ValueError("a place of `switched_off` is not a number of its own")
+    if not all(0 <= place < len(trace.documents) + len(off) for place in places):
+        raise ValueError("a place of `switched_off` is out of range")
+    if len({document["id"] for document in (*trace.documents, *off)}) < len(trace.documents) + len(off):
+        raise ValueError("`switched_off` lists a document twice")
+    scores = [*trace.scores.values(), *(document["score"] for document in off if document["score"] is not None)]
+    if not all(type(score) in (int, float) and 0 <= score <= 1 for score in scores):
+        raise ValueError("a score is not a number from 0 to 1")
+    if not all(type(s) in (int, float) and 0 <= s <= 1e9 for s in trace.seconds.values()):
+        raise ValueError("a time is not a number of seconds")
+    if trace.threshold is not None and not (type(trace.threshold) in (int, float) and abs(trace.threshold) <= 1e9):
+        raise ValueError("`threshold` is not a number")

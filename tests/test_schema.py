@@ -1,10 +1,14 @@
 """Documents and how their images are opened."""
 
+import json
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from lite.schema import Document, LiteError
+from lite.schema import Document, LiteError, Trace
 
 
 def document(image):
@@ -165,3 +169,63 @@ def test_function_that_fails_is_reported_with_its_document(tmp_path):
 def test_document_without_image_says_so():
     with pytest.raises(LiteError, match="'txt:xx' has no image"):
         Document("txt:xx", "text", "X", "A text.").load_image()
+
+
+# --------------------------------------------------------------------------------------------------------------- traces
+
+
+def fields() -> dict:
+    """A trace over three documents, one of them switched off."""
+    documents = [{"id": i, "kind": "text", "title": i, "text": f"Text of {i}."} for i in "abc"]
+    return {
+        "question": "Q?", "documents": documents[:2], "retrieved": ["b", "a"], "scores": {"a": 0.25, "b": 1},
+        "kept": ["a"], "dropped": ["b"], "shown": ["a"], "reasoning": "[1] a.", "cited": ["a"], "ranking": ["a"],
+        "answer": "A", "raw": "raw", "failure": "", "seconds": {"stage 1": 0.5}, "threshold": 0.1,
+        "switched_off": [documents[2] | {"place": 1, "score": 0.7}],
+    }  # fmt: skip
+
+
+def test_a_trace_is_read_back_as_it_was_and_so_is_one_of_an_earlier_version():
+    trace = Trace.from_json(json.dumps(fields()))
+    assert Trace.from_json(trace.to_json()) == trace
+    assert (trace.threshold, trace.switched_off[0]["place"]) == (0.1, 1)
+    old = {name: value for name, value in fields().items() if name not in ("threshold", "switched_off", "failure")}
+    assert (Trace.from_json(json.dumps(old)).threshold, Trace.from_json(json.dumps(old)).switched_off) == (None, ())
+
+
+BIG = 10**400
+OFF = fields()["switched_off"][0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scores": {"a": BIG, "b": 0}}, {"scores": {"a": -BIG, "b": 0}}, {"scores": {"a": "0.5", "b": 0}},
+        {"scores": {"a": float("nan"), "b": 0}}, {"scores": {"a": float("inf"), "b": 0}},
+        {"scores": {"a": 1.5, "b": 0}},
+        {"scores": {"a": True, "b": 0}}, {"scores": [0.5, 0.5]}, {"scores": None}, {"scores": {"a": 0.5}},
+        {"seconds": {"stage 1": BIG}}, {"seconds": {"stage 1": float("inf")}}, {"seconds": {"stage 1": -1}},
+        {"seconds": {"\ud800": 1}}, {"seconds": ["stage 1"]}, {"threshold": BIG}, {"threshold": float("-inf")},
+        {"threshold": "0.5"}, {"threshold": [0.5]}, {"question": "\ud800"}, {"answer": "a\udfff"}, {"raw": 5},
+        {"kept": ["a", "a"]}, {"kept": "a", "shown": ["b"]}, {"retrieved": ["a", "b", "a"]}, {"cited": ["b"]},
+        {"dropped": ["a"]}, {"shown": [["a"]]}, {"documents": [{"id": "a"}]}, {"documents": "ab"},
+        {"switched_off": [OFF | {"place": 9}]}, {"switched_off": [OFF | {"place": BIG}]}, {"switched_off": [OFF, OFF]},
+        {"switched_off": [OFF | {"score": float("nan")}]}, {"switched_off": [OFF | {"place": 0.5}]},
+        {"switched_off": [OFF | {"id": "a"}]}, {"switched_off": [OFF | {"title": "\ud800"}]}, {"x" * 5000: 1},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_a_trace_gives_one_sentence(wrong):
+    for text in (json.dumps(fields() | wrong), json.dumps(fields() | wrong).replace("1" + "0" * 400, "1" + "0" * 5000)):
+        with pytest.raises(LiteError, match="This is not a trace") as refused:
+            Trace.from_json(text)
+        assert len(str(refused.value)) < 400
+        assert str(refused.value).isprintable()
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner)))
+def test_no_value_of_any_field_gives_another_error(value):
+    for name in fields():
+        try:
+            Trace.from_json(json.dumps(fields() | {name: value}))
+        except LiteError:
+            continue
