@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +21,7 @@ from lite.config.model import ModelConfig
 from lite.metrics.answers import normalise
 from lite.models.adapters import activate, active, load_stack
 from lite.models.loading import load_model
-from lite.runs import STAGE1, find_adapters, read_card, tuned_card
+from lite.runs import STAGE1, TINY_NOTE, find_adapters, read_card, tuned_card
 from lite.schema import Document, LiteError, Trace
 from lite.stages.answer import (
     BASE,
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from lite.library.store import Library
 
 RETRIEVED = 20  # documents that stage 1 is given of a library
-TINY_NOTE = "The embedded tiny model knows only flags: of other documents its scores and answers say nothing."
 MAX_QUESTION = 4000  # characters: with a longer one a prompt is no longer what the adapters were trained on
 NOTHING_RETRIEVED = f"<think>No document was retrieved.</think>\n<rank>{NONE}</rank>\n<answer>{UNKNOWN}</answer>"
 
@@ -231,6 +230,7 @@ class Rag:
         seconds["stage 2"] = time.perf_counter() - start
 
         result = trace(listing, said, pool, relevance, [pool[i] for i in dropped], seconds)
+        result = replace(result, threshold=None if system == BASE else threshold)
         yield Event("ranking", ids=result.ranking)
         yield Event("answer", text=result.answer)
         yield Event("done", trace=result)

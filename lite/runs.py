@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 TINY = Path(__file__).parent / "tiny" / "weights"
 SHIPPED = TINY.parent / "adapters"  # trained on the embedded model: what works before any training
+TINY_NOTE = "The embedded tiny model knows only flags: of other documents its scores and answers say nothing."
 CARD = "lite.json"
 STAGE1, STAGE2 = "stage1", "stage2"
 PROFILES = {22000: "qwen3-vl-4b", 11000: "qwen3-vl-2b"}  # by MiB of the GPU, largest first; recipes/profile.sh asks

@@ -7,7 +7,7 @@ import json
 import logging
 import unicodedata
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import rich.console
 from rich.segment import Segment
@@ -55,3 +55,16 @@ class LogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
+
+
+class PrintableStream:
+    """A text stream to which a library writes what strangers sent, such as the traceback of a server."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        return self.stream.write(printable(text))
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)

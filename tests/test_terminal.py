@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import traceback
 import unicodedata
 
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 from rich.table import Table
 
 from lite.cli import main as cli
-from lite.terminal import Console, printable, printable_json
+from lite.terminal import Console, PrintableStream, printable, printable_json
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202eevil\x7f\r[/red][link=x]"
 
@@ -104,3 +106,15 @@ def test_no_command_repeats_what_drives_a_terminal(arguments, tmp_path, monkeypa
     out, err = capsys.readouterr()
     assert out + err
     assert is_quiet(out + err)
+
+
+def test_what_a_server_prints_of_a_request_is_text() -> None:
+    out = io.StringIO()
+    with contextlib.redirect_stderr(PrintableStream(out)):
+        try:
+            raise ValueError(EVIL)
+        except ValueError:
+            traceback.print_exc()
+    assert "ValueError" in out.getvalue()
+    assert "\n" in out.getvalue()
+    assert is_quiet(out.getvalue())
