@@ -14,7 +14,8 @@ from pathlib import Path
 
 from playwright.sync_api import expect, sync_playwright
 
-from lite.demo.server import start
+from lite.demo.panels import EXAMPLES
+from lite.demo.server import Place, start
 from lite.runs import SHIPPED
 
 OUT = Path(__file__).parent / "results" / "demo.png"
@@ -23,11 +24,11 @@ SIZE = {"width": 1280, "height": 1000}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--question", default="What is the capital of Peru?")
+    parser.add_argument("--question", default=EXAMPLES[0])
     parser.add_argument("--port", type=int, default=7999)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        demo = start(Path(folder), str(SHIPPED), port=arguments.port)
+        demo = start(Path(folder), str(SHIPPED), place=Place(port=arguments.port))
         chromium = shutil.which("chromium") or shutil.which("chromium-browser")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport=SIZE, color_scheme="light")

@@ -32,7 +32,8 @@ def make_runs(root: Path) -> Path:
         "changed_without_uncited": FIGURE,
         "difference": FIGURE,
     }
-    systems = {"base": {"f1": FIGURE}, "<b>no stage 1</b>": {"f1": FIGURE}}
+    figures = dict.fromkeys("format ndcg@5 recall@1 recall@3 recall@5 source_f1 exact_match f1".split(), FIGURE)
+    systems = {"base": figures, "<b>no stage 1</b>": figures}
     report = {
         "systems": systems,
         "full": "<b>no stage 1</b>",

@@ -1,374 +1,280 @@
-"""The demo: one page on which anybody sees what the two stages do, and why the answer is what it is.
+"""The demo: one page on which anybody sees what the two stages do, and what the answer cites.
 
 Every event makes a new `Page` of the one before and shows it; the HTML is `lite.demo.view`'s. The model answers one
 question at a time, whoever asks; the rest wait in a queue that the page shows.
+
+What ends or clears a question is an event of its own that the browser handles at once. Gradio's `cancels` beside a
+function would act only when the function has answered, and then on whatever was asked meanwhile.
 """
 
 from __future__ import annotations
 
-import logging
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
-from functools import cache
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
-import torch
 
-from lite.data import flags
-from lite.data.pools import Corpus
-from lite.demo import view
-from lite.demo.page import Page, picture
+from lite.demo import asking, view
+from lite.demo.asking import BUNDLED, MINE, Desk
+from lite.demo.page import Page
+from lite.demo.panels import answer_panel, documents_panel, question_panel, tuned_label
 from lite.demo.runs import runs_tab
-from lite.demo.uploads import FILES, Uploads, read
-from lite.library.readers import SUFFIXES
-from lite.rag import RETRIEVED, Rag
-from lite.schema import Document, LiteError, Trace
-from lite.stages.answer import BASE, FULL, STAGE1_BASE
-
-if TYPE_CHECKING:
-    from lite.library.store import Library
-
-logger = logging.getLogger(__name__)
+from lite.demo.uploads import Uploads, read
+from lite.schema import LiteError
 
 QUEUE = 50  # questions that may wait
-TRACE_BYTES, TRACE_DOCUMENTS = 4 << 20, 200  # that a loaded trace may have
-BUNDLED, LIBRARY, MINE = "Bundled flags and countries", "My library", "My files"
-EXAMPLES = (
-    "What is the capital of Peru?",
-    "Does the flag of Nepal have a star?",
-    "What is the capital of Kenya?",
-    "What color is the middle band of the flag of Andorra?",
-)
-JAVASCRIPT = Path(__file__).with_name("demo.js")
+CLEARED = "cleared "  # before the token of a question whose page was cleared in the browser
+PARTS = ("steps", "answer", "chain", "ranking", "cards", "details")
+QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private"}  # in the browser alone
 
 
-def build(rag: Rag, adapters: str, library: Library | None, runs: Path, uploads: Uploads) -> gr.Blocks:
+def build(desk: Desk, runs: Path, uploads: Uploads) -> gr.Blocks:
     """The page.
 
     Args:
-        rag: What answers.
-        adapters: Which adapters these are, in words.
-        library: Of the user's own, if any.
+        desk: The model and the library behind it.
         runs: The folder of the training runs.
         uploads: What remembers whose files are whose.
     """
-    sources = [BUNDLED, *([LIBRARY] if library else []), MINE]
     with gr.Blocks(title="lite", analytics_enabled=False, delete_cache=(600, 6 * 3600), fill_width=True) as page:
-        state, mine = gr.State(Page()), gr.State({})
-        gr.HTML(banner(rag, adapters), elem_id="banner")
+        banner = gr.HTML(introduction(desk, "The model is loading …"), elem_id="banner")
         with gr.Tab("Ask"):
-            with gr.Row(elem_id="asking"):
-                with gr.Column(scale=3, min_width=280):
-                    question = gr.Textbox(
-                        label="Question", placeholder=EXAMPLES[0], lines=1, max_lines=4,
-                        autofocus=True, elem_id="question",
-                    )  # fmt: skip
-                    examples = gr.Dataset(
-                        components=[question], samples=[[example] for example in EXAMPLES], label="Examples",
-                        elem_id="examples",
-                    )  # fmt: skip
-                with gr.Column(scale=2, min_width=280):
-                    first = LIBRARY if library and not rag.note else BUNDLED  # the embedded model knows only these
-                    source = gr.Radio(sources, value=first, label="Documents", elem_id="source")
-                    files = gr.File(
-                        label=f"Up to {FILES} images, PDFs, texts or tables", file_count="multiple",
-                        file_types=list(SUFFIXES), visible=False, height=130, elem_id="files",
-                    )  # fmt: skip
-                    notes = gr.HTML(elem_id="notes")
-                with gr.Column(scale=0, min_width=130, elem_id="buttons"):
-                    ask_button = gr.Button("Ask", variant="primary", elem_id="ask")
-                    stop_button = gr.Button("Stop", elem_id="stop")
-            steps = gr.HTML(view.steps(Page()), elem_id="steps")
+            ui = question_panel(desk)
             with gr.Row(equal_height=False, elem_id="result"):
-                with gr.Column(scale=3, min_width=300, elem_id="left"):
-                    gr.HTML("<h3>Documents</h3>")
-                    with gr.Row(elem_id="filter"):
-                        threshold = gr.Slider(
-                            0, 1, value=round(rag.stage1["threshold"], 3), step=0.001, label="Threshold",
-                            info=f"of P(relevant); tuned: {rag.stage1['threshold']:.3g}",
-                            elem_id="threshold", buttons=[],
-                        )  # fmt: skip
-                        count = gr.Slider(
-                            1, max(2, rag.budget), value=rag.budget, step=1, label="Documents at most",
-                            info="that stage 2 reads", elem_id="count", buttons=[],
-                        )  # fmt: skip
-                        again_button = gr.Button("Ask again", elem_id="again", scale=0, min_width=130)
-                    cards = gr.HTML(
-                        view.cards(Page()), elem_id="documents",
-                        js_on_load=JAVASCRIPT.read_text(encoding="utf-8"),
-                    )  # fmt: skip
-                with gr.Column(scale=2, min_width=300, elem_id="right"):
-                    answer = gr.HTML(view.answer(Page()), elem_id="answer")
-                    with gr.Accordion("Reasoning", open=True, elem_id="reasoning"):
-                        chain = gr.HTML(view.chain(Page()))
-                    with gr.Accordion("Ranking", open=True, elem_id="ranking"):
-                        ranking = gr.HTML(view.ranking(Page()))
-                    with gr.Accordion("Compare the systems", open=True, elem_id="comparing"):
-                        gr.HTML('<p class="hint">The same question, with and without what was trained.</p>')
-                        compare_button = gr.Button("Compare", size="sm", elem_id="compare")
-                        comparison = gr.HTML(elem_id="comparison")
-                    with gr.Accordion("Raw output, timings, trace", open=False, elem_id="details"):
-                        details = gr.HTML(view.details(Page()))
-                        load_button = gr.UploadButton(
-                            "Load a trace", file_types=[".json"], size="sm", elem_id="load"
-                        )  # fmt: skip
+                vars(ui).update(vars(documents_panel(desk)) | vars(answer_panel()))
         with gr.Tab("Training runs"):
             runs_tab(page, runs)
+        # `seen` is the question whose page the visitor looks at: what is clicked means that one, however late it comes.
+        ui.state, ui.seen, ui.mine = gr.State(Page()), gr.Textbox("", visible=False), gr.State({})
+        ui.shown = [ui.seen, *(getattr(ui, name) for name in PARTS), ui.comparison]
+        connect_questions(ui, desk)
+        connect_filter(ui, desk)
+        connect_comparison(ui, desk)
+        connect_files(ui, uploads)
+        connect_trace(ui)
+        connect_endings(ui)
 
-        shown = {
-            "steps": steps, "answer": answer, "chain": chain, "ranking": ranking, "cards": cards, "details": details,
-        }  # fmt: skip
-        outputs = [state, *shown.values(), comparison]
+        async def welcome() -> str:
+            return await introduction_when_loaded(desk)
 
-        def show(now: Page, before: Page | None = None, compared: Any = None) -> tuple:
-            """The updates that turn what `before` showed into `now`; None: whatever it showed."""
-            html = {name: getattr(view, name)(now) for name in shown}
-            old = {name: getattr(view, name)(before) for name in shown} if before is not None else {}
-            updates = [gr.skip() if old.get(name) == text else text for name, text in html.items()]
-            return now, *updates, gr.skip() if compared is None else compared
-
-        def following(events: Callable[[], Iterator[Page]], start: Page) -> Iterator[tuple]:
-            """Shows each page in turn; whatever goes wrong becomes a message on the last one."""
-            now = start
-            yield show(now, None, "")
-            try:
-                for after in events():
-                    yield show(after, now)
-                    now = after
-            except Exception as error:
-                yield show(replace(now, step="stopped", message=explain(error)), now)
-
-        def ask(text: str, chosen: str, own: dict[str, list[Document]], cut: float, most: int) -> Iterator[tuple]:
-            cut, most = settings(rag, cut, most)
-            start = Page(secrets.token_hex(8), text.strip(), step="retrieve", threshold=cut, max_documents=most)
-
-            def events() -> Iterator[Page]:
-                documents, where = look_up(text, chosen, library, own)
-                now = replace(start, source=where)
-                yield from answering(rag, now, documents)
-
-            yield from following(events, start)
-
-        def ask_again(now: Page, cut: float, most: int) -> Iterator[tuple]:
-            """From the scores that are there: with another filter, or without the documents that are switched off."""
-            if refusal := cannot_go_on(now):
-                raise gr.Error(refusal, title="Not yet", print_exception=False)
-            cut, most = settings(rag, cut, most)
-            left = [document for document in now.documents if document.id not in now.off]
-            start = replace(
-                now, step="filter", threshold=cut, max_documents=most, kept=(), shown=(), reasoning="", trace=None,
-                message="",
-            )  # fmt: skip
-            yield from following(lambda: answering(rag, start, left, now.scores), start)
-
-        def filter_again(now: Page, cut: float, most: int) -> Iterator[tuple]:
-            if not cannot_go_on(now):
-                yield from ask_again(now, cut, most)
-
-        def compare(now: Page) -> Iterator[Any]:
-            if refusal := cannot_go_on(now):
-                raise gr.Error(refusal, title="Not yet", print_exception=False)
-            given = [document for document in now.documents if document.id in now.asked]
-            outcomes: dict[str, Trace | None] = {BASE: None, STAGE1_BASE: None, FULL: now.trace}
-            try:
-                for system in [name for name, outcome in outcomes.items() if outcome is None]:
-                    yield view.comparison(now, outcomes)
-                    for event in rag.ask_stream(
-                        now.question, given, scores=now.scores, threshold=now.threshold,
-                        max_documents=now.max_documents, system=system,
-                    ):  # fmt: skip
-                        yield gr.skip()  # where it can be stopped
-                        outcomes[system] = event.trace
-                yield view.comparison(now, outcomes)
-            except Exception as error:
-                yield view.message(explain(error))
-
-        def switch(now: Page, event: gr.EventData) -> tuple:
-            fits = event.token == now.token and event.place in range(len(now.documents))
-            if now.running or now.read_only or not fits:
-                return gr.skip(), gr.skip()
-            after = replace(now, off=now.off ^ {now.documents[event.place].id})
-            return after, view.cards(after)
-
-        def stop(now: Page) -> tuple:
-            return show(replace(now, step="stopped", message="Stopped.") if now.running else now, None, "")
-
-        def clear() -> tuple:
-            return show(Page(), None, "")
-
-        def load(path: str) -> tuple:
-            try:
-                return show(loaded(Path(path)), None, "")
-            except LiteError as error:
-                return show(Page(step="stopped", message=str(error)), None, "")
-            finally:
-                Path(path).unlink(missing_ok=True)
-
-        def read_files(paths: list[str] | None, known: dict, request: gr.Request) -> Iterator[tuple]:
-            uploads.hold(request.session_hash or "", [Path(path) for path in paths or ()])
-            yield gr.skip(), view.message("Reading …", "note")
-            found, problems = read(paths, known)
-            count = sum(len(documents) for documents in found.values())
-            summary = view.message(f"Documents: {count}, from {len(found)} files.", "note") if found else ""
-            yield found, summary + "".join(view.message(problem) for problem in problems)
-
-        one_at_a_time = {
-            "concurrency_limit": 1, "concurrency_id": "model", "show_progress": "full", "show_progress_on": [steps],
-        }  # fmt: skip
-        quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        asked = gr.on(
-            [ask_button.click, question.submit], ask, [question, source, mine, threshold, count], outputs,
-            api_name="ask", api_visibility="undocumented", **one_at_a_time,
-        )  # fmt: skip
-        example = examples.click(lambda chosen: (chosen[0], BUNDLED), examples, [question, source], **quick)
-        asked_example = example.then(
-            ask, [question, source, mine, threshold, count], outputs, api_visibility="private", **one_at_a_time
-        )
-        again = again_button.click(
-            ask_again, [state, threshold, count], outputs, api_visibility="private", **one_at_a_time
-        )
-        filtered = gr.on(
-            [threshold.release, count.release], filter_again, [state, threshold, count], outputs,
-            trigger_mode="always_last", api_visibility="private", **one_at_a_time,
-        )  # fmt: skip
-        compared = compare_button.click(
-            compare, state, comparison, api_visibility="private",
-            **one_at_a_time | {"show_progress_on": [comparison]},
-        )  # fmt: skip
-        running = [asked, asked_example, again, filtered, compared]
-        stop_button.click(stop, state, outputs, cancels=running, **quick)
-        cards.switch(switch, state, [state, cards], **quick)
-
-        reading = files.change(
-            read_files, [files, mine], [mine, notes], trigger_mode="always_last", show_progress="hidden",
-            concurrency_limit=2, api_name="read", api_visibility="undocumented",
-        )  # fmt: skip
-        source.change(lambda chosen: gr.update(visible=chosen == MINE), source, files, **quick)
-        for changed in (source.input, reading.then):
-            changed(clear, None, outputs, cancels=running, **quick)
-        load_button.upload(load, load_button, outputs, cancels=running, **quick)
+        page.load(welcome, None, banner, **QUICK)
         page.unload(uploads.forget)
     page.queue(max_size=QUEUE, api_open=False)
     return page
 
 
-def answering(
-    rag: Rag, now: Page, documents: list[Document], scores: Mapping[str, float] | None = None
-) -> Iterator[Page]:
-    """The pages of one question, as the model goes on; with `scores`, stage 1 is not asked again."""
-    for event in rag.ask_stream(
-        now.question, documents, scores=scores, threshold=now.threshold, max_documents=now.max_documents
-    ):
-        match event.name:
-            case "retrieved" if not now.documents:
-                pictures = {document.id: picture(document) for document in event.documents}
-                now = replace(now, documents=event.documents, pictures=pictures, step="filter")
-            case "scored":
-                now = replace(now, scores=dict(now.scores) | event.scores)
-                continue
-            case "kept":
-                now = replace(now, kept=event.ids, shown=tuple(d.id for d in event.documents), step="rank")
-            case "reasoning":
-                now = replace(now, reasoning=now.reasoning + event.text)
-            case "done":
-                first = now.first or event.trace
-                now = replace(
-                    now, trace=event.trace, first=first, reasoning=event.trace.reasoning or now.reasoning, step="done"
-                )
-            case _:
-                continue
-        yield now
+def introduction(desk: Desk, state: str = "", problem: str = "") -> str:
+    return view.banner(desk.base, desk.adapters, desk.note, state, problem)
 
 
-def look_up(
-    question: str, chosen: str, library: Library | None, own: Mapping[str, list[Document]]
-) -> tuple[list[Document], str]:
-    """The documents that a question is asked about, and what they are in words."""
-    if chosen == LIBRARY and library is not None:
-        found = [hit.document for hit in library.search(question, RETRIEVED)]
-        return found, f"from your library of {len(library):,} documents"
-    if chosen != MINE:
-        return bundled().nearest(question, RETRIEVED), f"from {len(bundled().documents):,} bundled documents"
-    documents = [document for found in own.values() for document in found]
-    if not documents:
-        raise LiteError("There are no files of yours to answer from. Add some, or choose other documents.")
-    if len(documents) > RETRIEVED:
-        near = Corpus(documents).nearest(question, RETRIEVED)
-        documents = [*near, *(document for document in documents if document not in near)][:RETRIEVED]
-    return documents, f"from your {len(own)} file{'s' * (len(own) != 1)}"
-
-
-@cache
-def bundled() -> Corpus:
-    return Corpus(flags.load_candidates("test"))
-
-
-def cannot_go_on(now: Page) -> str:
-    """Why nothing can be tried with what is shown; empty where it can."""
-    if now.read_only:
-        return "This is a loaded trace. Ask its question anew to try things."
-    return "" if now.scores and not now.running else "Ask a question first."
-
-
-def settings(rag: Rag, threshold: float, count: int) -> tuple[float, int]:
-    """What the sliders mean: untouched ones are the tuned filter to the last digit."""
-    tuned = rag.stage1["threshold"]
-    return tuned if threshold == round(tuned, 3) else threshold, min(int(count), rag.budget)
-
-
-def loaded(path: Path) -> Page:
-    """A trace from a file, to look at. The images of bundled documents are there; of others it holds none.
-
-    Raises:
-        LiteError: It is no trace.
-    """
-    if path.stat().st_size > TRACE_BYTES:
-        raise LiteError(f"{path.name} has more than {TRACE_BYTES >> 20} MB. It is no trace of one question.")
+async def introduction_when_loaded(desk: Desk) -> str:
     try:
-        outcome = Trace.from_json(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise LiteError(f"{path.name} is no text. Give a trace.json that was downloaded here.") from error
-    if len(outcome.documents) > TRACE_DOCUMENTS:
-        raise LiteError(f"{path.name} lists {len(outcome.documents):,} documents; {TRACE_DOCUMENTS} can be shown.")
-    known = flags.load_corpus()
-    documents = tuple(
-        Document(
-            d["id"], d["kind"], d["title"], d["text"],
-            known[d["id"]].image if d["id"] in known and known[d["id"]].title == d["title"] else None,
-        )
-        for d in outcome.documents
+        await asyncio.shield(asyncio.wrap_future(desk.model))
+    except Exception as error:
+        return introduction(desk, problem=asking.explain(error))
+    return introduction(desk)
+
+
+# ------------------------------------------------------------------------------------------------------------- showing
+
+
+def draw(pages: Iterator[Page]) -> Iterator[tuple]:
+    """The updates of state, `shown` and nothing else that turn each page into the next. Whatever goes wrong becomes a
+    message on the last one."""
+    last: Page | None = None
+    html: dict[str, str] = {}
+    with closing(guarded(pages)) as shown:
+        for page in shown:
+            grown = last is not None and replace(page, reasoning="") == replace(last, reasoning="")
+            new = {name: getattr(view, name)(page) for name in (("chain",) if grown else PARTS)}
+            updates = [gr.skip() if new.get(name, html.get(name)) == html.get(name) else new[name] for name in PARTS]
+            yield page, page.token, *updates, "" if last is None else gr.skip()
+            last, html = page, html | new
+
+
+def drawn(page: Page) -> tuple:
+    """The same for one page. Gradio takes only the first value of a generator that is not queued, and never ends it."""
+    return page, page.token, *(getattr(view, name)(page) for name in PARTS), ""
+
+
+def guarded(pages: Iterator[Page]) -> Iterator[Page]:
+    page = Page()
+    try:
+        with closing(pages):
+            for page in pages:
+                yield page
+    except Exception as error:
+        yield replace(page, step="stopped", message=asking.explain(error))
+
+
+def current(now: Page, seen: str | None) -> Page:
+    """The page that the visitor sees; an empty one where another question has replaced it meanwhile."""
+    return now if now.token == (seen or "") else Page()
+
+
+def checked(now: Page, seen: str) -> Page:
+    """The page that the visitor sees, if something can be tried with it."""
+    now = current(now, seen)
+    if refusal := asking.cannot_go_on(now):
+        raise gr.Error(refusal, title="Not yet", print_exception=False)
+    return now
+
+
+def blank() -> str:
+    """JavaScript that shows the page of no question, from the token of what was seen before."""
+    html = json.dumps([*(getattr(view, name)(Page()) for name in PARTS), ""])
+    return f"(seen) => [(seen ?? '').startsWith({CLEARED!r}) ? seen : {CLEARED!r} + (seen ?? ''), ...{html}]"
+
+
+def one_at_a_time(*show_progress_on: gr.HTML) -> dict[str, Any]:
+    return {
+        "concurrency_limit": 1, "concurrency_id": "model", "show_progress": "full",
+        "show_progress_on": list(show_progress_on),
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------- connecting
+
+
+def connect_questions(ui: SimpleNamespace, desk: Desk) -> None:
+    """Ask, the examples, Stop; and other documents clear the page."""
+
+    def ask(*inputs) -> Iterator[tuple]:
+        yield from draw(asking.ask(desk, *inputs))
+
+    def stop(now: Page, seen: str) -> tuple:
+        if not current(now, seen).running:
+            return (gr.skip(),) * (1 + len(ui.shown))
+        return drawn(replace(now, step="stopped", message="Stopped."))
+
+    inputs, outputs = [ui.question, ui.source, ui.mine, ui.threshold, ui.count], [ui.state, *ui.shown]
+    model = one_at_a_time(ui.steps)
+    moves = [ui.ask.click, ui.question.submit, ui.examples.click, ui.again.click]
+    gr.on(moves, None, js="() => window.liteShow?.('steps')", **AT_ONCE)
+    asked = gr.on(
+        [ui.ask.click, ui.question.submit], ask, inputs, outputs, api_name="ask", api_visibility="undocumented",
+        **model,
     )  # fmt: skip
-    documents = tuple(sorted(documents, key=lambda document: outcome.retrieved.index(document.id)))
-    return Page(
-        secrets.token_hex(8), outcome.question, "a loaded trace: to look at, not to ask again", documents,
-        {document.id: picture(document) for document in documents}, outcome.scores, passed(outcome),
-        max(1, len(outcome.kept)), outcome.kept, outcome.shown, reasoning=outcome.reasoning, trace=outcome,
-        first=outcome, step="done", read_only=True,
+    example = ui.examples.click(lambda chosen: (chosen[0], BUNDLED), ui.examples, [ui.question, ui.source], **QUICK)
+    asked_example = example.then(ask, inputs, outputs, api_visibility="private", **model)
+    ui.asking = [asked, asked_example]
+    ui.stop.click(stop, [ui.state, ui.seen], outputs, **QUICK)
+
+
+def connect_filter(ui: SimpleNamespace, desk: Desk) -> None:
+    """Threshold, count and switches: the same question again, from the same scores."""
+
+    def again(now: Page, seen: str, cut: float | None, most: float | None) -> Iterator[tuple]:
+        yield from draw(asking.ask_again(desk, checked(now, seen), cut, most))
+
+    def again_if_moved(now: Page, seen: str, cut: float | None, most: float | None) -> Iterator[tuple]:
+        now = current(now, seen)
+        same = asking.settings(desk, cut, most) == (now.threshold, now.max_documents)
+        if asking.cannot_go_on(now) or same:
+            yield (gr.skip(),) * (1 + len(ui.shown))
+            return
+        yield from draw(asking.ask_again(desk, now, cut, most))
+
+    def tell(cut: float | None, most: float | None) -> dict:
+        differs = asking.settings(desk, cut, most) != (desk.threshold, desk.budget)
+        variant = "primary" if differs else "secondary"
+        return gr.update(value=tuned_label(desk, differs), interactive=differs, variant=variant)
+
+    def switch(now: Page, seen: str, event: gr.EventData) -> tuple:
+        now = current(now, seen)
+        fits = event.token == now.token and event.place in range(len(now.documents))
+        if now.running or now.read_only or not fits:
+            return gr.skip(), gr.skip()
+        after = replace(now, off=now.off ^ {now.documents[event.place].id})
+        return after, view.cards(after)
+
+    inputs, outputs = [ui.state, ui.seen, ui.threshold, ui.count], [ui.state, *ui.shown]
+    model = one_at_a_time(ui.steps)
+    asked = ui.again.click(again, inputs, outputs, api_visibility="private", **model)
+    tuned = asking.rounded(desk.threshold), view.log_odds(desk.threshold), desk.budget
+    reset = ui.tuned.click(lambda: tuned, None, [ui.threshold, ui.dial, ui.count], **QUICK)
+    moves = [ui.dial.release, ui.threshold.submit, ui.threshold.blur, ui.count.release]
+    moved = gr.on(moves, again_if_moved, inputs, outputs, trigger_mode="always_last", api_visibility="private", **model)
+    moved_back = reset.then(again_if_moved, inputs, outputs, api_visibility="private", **model)
+    ui.trying = [asked, moved, moved_back]
+    gr.on([ui.threshold.change, ui.count.change], tell, [ui.threshold, ui.count], ui.tuned, **QUICK)
+    ui.dial.input(None, ui.dial, ui.threshold, js=f"(x) => window.liteProbability(x, {view.SPAN})", **AT_ONCE)
+    ui.threshold.input(None, ui.threshold, ui.dial, js=f"(p) => window.liteLogOdds(p, {view.SPAN})", **AT_ONCE)
+    ui.cards.switch(switch, [ui.state, ui.seen], [ui.state, ui.cards], **QUICK)
+
+
+def connect_comparison(ui: SimpleNamespace, desk: Desk) -> None:
+    """The same question with and without what was trained."""
+
+    def compare(now: Page, seen: str) -> Iterator[Any]:
+        now = checked(now, seen)
+        try:
+            for outcomes in asking.compare(desk, now):
+                yield view.comparison(now, outcomes) if outcomes else gr.skip()
+        except Exception as error:
+            yield view.message(asking.explain(error))
+
+    compared = ui.compare.click(
+        compare, [ui.state, ui.seen], ui.comparison, api_visibility="private", **one_at_a_time(ui.comparison)
+    )
+    ui.trying.append(compared)
+
+
+def connect_files(ui: SimpleNamespace, uploads: Uploads) -> None:
+    """Files of the visitor's own: held at once, then read in turn."""
+
+    def claim(files: list[dict] | None, request: gr.Request) -> None:
+        uploads.hold(request.session_hash or "", paths_of(files))
+
+    def read_files(files: list[dict] | None, known: dict, request: gr.Request) -> Iterator[tuple]:
+        paths = paths_of(files)
+        uploads.add(request.session_hash or "", paths)
+        yield gr.skip(), view.message("Reading …", "note")
+        found, problems = read([str(path) for path in paths], known)
+        count = sum(len(documents) for documents in found.values())
+        summary = view.message(f"Documents: {count}, from {len(found)} files.", "note") if found else ""
+        yield found, summary + "".join(view.message(problem) for problem in problems)
+
+    # Without preprocessing, which would refuse all files where one is of another kind.
+    claimed = ui.files.change(claim, ui.files, None, preprocess=False, trigger_mode="always_last", **QUICK)
+    claimed.then(
+        read_files, [ui.files, ui.mine], [ui.mine, ui.notes], preprocess=False, show_progress="hidden",
+        concurrency_limit=2, api_name="read", api_visibility="undocumented",
     )  # fmt: skip
+    ui.source.change(lambda chosen: gr.update(visible=chosen == MINE), ui.source, ui.files, **QUICK)
 
 
-def passed(outcome: Trace) -> float:
-    """The lowest score that reached the threshold, which a trace does not tell."""
-    return min((outcome.scores[i] for i in (*outcome.kept, *outcome.dropped) if i in outcome.scores), default=1.0)
+def paths_of(files: list[dict] | None) -> list[Path]:
+    return [Path(file["path"]) for file in files or ()]
 
 
-def explain(error: Exception) -> str:
-    """What the page says of an error; what it cannot explain is in the log."""
-    if isinstance(error, LiteError):
-        return str(error)
-    if isinstance(error, torch.OutOfMemoryError):
-        return "The GPU has too little free memory for this. Take fewer documents, or stop what else runs on it."
-    logger.error("The demo met an error.", exc_info=error)
-    return f"Something went wrong here ({type(error).__name__}). The terminal that runs the demo tells more."
+def connect_trace(ui: SimpleNamespace) -> None:
+    """A trace from a file, to look at."""
+
+    def load(path: str, now: Page, seen: str) -> tuple:
+        try:
+            page = asking.loaded(Path(path))
+        except LiteError as error:
+            page = Page(step="stopped", message=str(error))
+        finally:
+            Path(path).unlink(missing_ok=True)
+        if now.token != (seen or "").removeprefix(CLEARED):  # something was asked meanwhile
+            return (gr.skip(),) * (1 + len(ui.shown))
+        return drawn(page)
+
+    loaded = ui.load.upload(load, [ui.load, ui.state, ui.seen], [ui.state, *ui.shown], **QUICK)
+    loaded.then(None, js="() => window.liteShow?.('answer')", **AT_ONCE)
 
 
-def banner(rag: Rag, adapters: str) -> str:
-    """One line: which model, which adapters, and what it cannot do."""
-    name = "the embedded tiny model" if rag.stage2["base"] == "tiny" else rag.stage2["base"]
-    note = f"<strong>{escape(rag.note)}</strong> It is there for trying everything, and often errs." if rag.note else ""
-    line = f"Model: {escape(name)}. Adapters: {escape(adapters)}. {note}"
-    return f"<header class='banner'><h1>lite</h1><p>{line}</p></header>"
+def connect_endings(ui: SimpleNamespace) -> None:
+    """What ends the question under way, and what clears the page."""
+    endings = [ui.stop.click, ui.load.upload, ui.source.input, ui.files.change]
+    gr.on(endings, None, cancels=[*ui.asking, *ui.trying], **AT_ONCE)
+    gr.on([ui.source.input, ui.files.change], None, ui.seen, ui.shown, js=blank(), **AT_ONCE)

@@ -26,3 +26,23 @@ element.addEventListener("click", (event) => {
   const token = clicked.closest("[data-token]").dataset.token;
   trigger("switch", { place: Number(clicked.dataset.switch), token });
 });
+
+// What the panels call: the threshold's slider has log-odds, its number P(relevant).
+window.liteProbability = (x, span) => {
+  if (Math.abs(x) >= span) return x > 0 ? 1 : 0;
+  const rest = Number((1 / (1 + Math.exp(Math.abs(x)))).toPrecision(3));
+  return x > 0 ? Number((1 - rest).toFixed(9)) : rest;
+};
+window.liteLogOdds = (p, span) => {
+  if (p <= 0 || p >= 1) return p >= 1 ? span : -span;
+  return Math.max(-span, Math.min(span, Math.log(p) - Math.log1p(-p)));
+};
+
+// Whatever has just changed is seen to have changed, on a phone, too.
+window.liteShow = (id) => {
+  const part = document.getElementById(id);
+  const box = part?.getBoundingClientRect();
+  if (box && (box.top < 0 || box.top > innerHeight * 0.5)) {
+    part.scrollIntoView({ block: "start" });
+  }
+};

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
 
 import gradio as gr
 import pandas as pd
 
+from lite.demo import view
 from lite.runs import read_metrics
 
 logger = logging.getLogger(__name__)
@@ -30,26 +30,27 @@ def runs_tab(page: gr.Blocks, root: Path) -> None:
     names = find_runs(root)
     with gr.Row(elem_id="choosing"):
         run = gr.Dropdown(names, value=names[0] if names else None, label="Run", elem_id="run", scale=3)
-        refresh = gr.Button("Read again", elem_id="refresh", scale=0, min_width=130)
-    with gr.Row(equal_height=False):
-        with gr.Column(min_width=300):
-            curves = gr.LinePlot(
-                None, x="step", y="mean reward", color="term", title="Rewards while training", height=300,
-                elem_id="curves", buttons=[],
-            )  # fmt: skip
-        with gr.Column(min_width=300):
-            tables = gr.HTML(elem_id="tables")
-    step = gr.Slider(1, 2, value=1, step=1, label="What the model said at step", elem_id="step", buttons=[])
+        refresh = gr.Button("Read again", elem_id="refresh", scale=0, min_width=160)
+    curves = gr.LinePlot(
+        None, x="step", y="mean reward", color="term", title="Rewards while training", height=300, elem_id="curves",
+        buttons=[], visible=False,
+    )  # fmt: skip
+    tables = gr.HTML(elem_id="tables")
+    step = gr.Slider(
+        1, 2, value=1, step=1, label="What the model generated at step", elem_id="step", buttons=[], visible=False
+    )
     samples = gr.HTML(elem_id="samples")
 
     def choose(name: str | None):
         if name not in find_runs(root):
-            return None, NO_RUNS, gr.update(visible=False), ""
+            return gr.update(value=None, visible=False), NO_RUNS, gr.update(visible=False), ""
         folder = root / name
+        curves = reward_curves(folder)
         steps = sample_steps(folder)
         last = steps[-1] if steps else 1
         slider = gr.update(minimum=steps[0] if steps else 1, maximum=max(last, 2), value=last, visible=len(steps) > 1)
-        return reward_curves(folder), report_tables(folder), slider, sample_cards(folder, last)
+        plot = gr.update(value=curves, visible=curves is not None)
+        return plot, report_tables(folder), slider, sample_cards(folder, last)
 
     def again(name: str | None):
         found = find_runs(root)
@@ -81,8 +82,9 @@ def reward_curves(folder: Path) -> pd.DataFrame | None:
     rows = [
         {"step": row["step"], "term": key.split("/")[1], "mean reward": value}
         for row in read_metrics(folder / "metrics.jsonl")
+        if isinstance(row, dict) and _is_number(row.get("step"))
         for key, value in row.items()
-        if re.fullmatch(r"rewards/.*/mean", key)
+        if re.fullmatch(r"rewards/.*/mean", key) and _is_number(value)
     ]
     return pd.DataFrame(rows) if rows else None
 
@@ -94,22 +96,29 @@ def report_tables(folder: Path) -> str:
     report = _read_json(folder / "report.json")
     if report is None:
         return '<p class="hint">Its report comes at the end of the training.</p>'
-    if "systems" in report:
-        html = _table("Systems on the test questions", report["systems"])
-        html += _table(f"{report['full']}, minus", report["against"], signed=True) if report["against"] else ""
-        if report.get("evidence", {}).get("questions"):
-            html += f"<p>{escape(evidence_sentence(report['evidence']))}</p>"
-        return html
-    names = ("chance", "bm25", "base", "trained")
-    html = _table("Filter on the data set's own pools", {name: report[name] for name in names})
-    html += _table("Filter on hard pools", {name: report["hard_pools"][name] for name in names})
-    gains = {"own pools": report["difference"], "hard pools": report["hard_pools"]["difference"]}
-    return html + _table("trained minus base", gains, signed=True)
+    try:
+        if "systems" in report:
+            html = _table("Systems on the test questions", report["systems"])
+            html += _table(f"{report['full']}, minus", report["against"], signed=True) if report["against"] else ""
+            if report.get("evidence", {}).get("questions"):
+                html += view.message(evidence_sentence(report["evidence"]), "note")
+            return html
+        names = ("chance", "bm25", "base", "trained")
+        html = _table("Filter on the data set's own pools", {name: report[name] for name in names})
+        html += _table("Filter on hard pools", {name: report["hard_pools"][name] for name in names})
+        gains = {"own pools": report["difference"], "hard pools": report["hard_pools"]["difference"]}
+        return html + _table("trained minus base", gains, signed=True)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        logger.warning("%s holds a report that cannot be shown (%r).", folder, error)
+        return view.message(f"The report of {folder.name} cannot be shown: it is not one that lite wrote.")
 
 
 def sample_steps(folder: Path) -> list[int]:
     """Steps whose completions were kept, ascending."""
-    return sorted(int(path.stem.split("_")[-1]) for path in (folder / "completions").glob("completions_*.parquet"))
+    found = (
+        re.fullmatch(r"completions_([0-9]{1,9})", path.stem) for path in (folder / "completions").glob("*.parquet")
+    )
+    return sorted(int(match[1]) for match in found if match)
 
 
 def sample_cards(folder: Path, step: int) -> str:
@@ -120,44 +129,44 @@ def sample_cards(folder: Path, step: int) -> str:
     nearest = min(steps, key=lambda found: abs(found - step))
     try:
         rows = pd.read_parquet(folder / "completions" / f"completions_{nearest:05d}.parquet")
-    except (OSError, ValueError) as error:
+        return view.samples(nearest, *_best_first(rows))
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         logger.warning("%s, step %d: its completions cannot be read (%s).", folder, nearest, error)
-        return '<p class="message bad" role="alert">The completions of this step cannot be read.</p>'
+        return view.message("The completions of this step cannot be read.")
+
+
+def _best_first(rows: pd.DataFrame) -> tuple[str, list[dict]]:
+    """The first prompt, and what the page shows of its completions."""
     group = rows[rows["prompt"] == rows["prompt"].iloc[0]].sort_values("advantage", ascending=False)[:SAMPLES]
     terms = [name for name in group.select_dtypes("number").columns if name not in NOT_TERMS]
-    prompt = str(group["prompt"].iloc[0]).strip()
-    html = [f"<details class='prompt'><summary>Step {nearest}: {len(group)} completions of one prompt</summary>"]
-    html.append(f"<pre tabindex='0'>{escape(prompt)}</pre></details><div class='samples'>")
-    for row in group.to_dict("records"):
-        rewards = "".join(f"<li>{escape(name)} <b>{_number(row[name])}</b></li>" for name in terms)
-        failure = row.get("format_failure") or ""
-        html.append(
-            f"<article class='sample'><pre>{escape(str(row['completion'])[:LONGEST]) or '(nothing)'}</pre>"
-            + (f"<p class='mark changed'>{escape(failure)}</p>" if failure else "")
-            + f"<ul>{rewards}<li>advantage <b>{_number(row['advantage'])}</b></li></ul></article>"
-        )
-    return "".join(html) + "</div>"
+    completions = [
+        {
+            "text": str(row["completion"])[:LONGEST],
+            "failure": failure if isinstance(failure := row.get("format_failure"), str) else "",
+            "rewards": [(name, _number(row[name])) for name in (*terms, "advantage")],
+        }
+        for row in group.to_dict("records")
+    ]
+    return str(group["prompt"].iloc[0]).strip(), completions
 
 
 def _table(title: str, systems: Mapping[str, Mapping[str, Mapping[str, float]]], signed: bool = False) -> str:
-    from lite.evaluate.stage1 import cell
+    from lite.evaluate.report import cell
 
-    figures: Sequence[str] = list(dict.fromkeys(name for found in systems.values() for name in found))
-    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in figures)
-    body = "".join(
-        f"<tr><th scope='row'>{escape(system)}</th>"
-        + "".join(f"<td>{cell(found[name], signed) if name in found else '–'}</td>" for name in figures)
-        + "</tr>"
+    figures = list(dict.fromkeys(name for found in systems.values() for name in found))
+    rows = [
+        (system, [cell(found[name], signed) if name in found else "–" for name in figures])
         for system, found in systems.items()
-    )
-    return (
-        f"<div class='scroll' tabindex='0' role='region' aria-label='{escape(title)}'><table class='figures'>"
-        f"<caption>{escape(title)}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    ]
+    return view.table(title, figures, rows)
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None or value != value else f"{value:.2f}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _read_json(path: Path) -> dict | None:
@@ -165,6 +174,6 @@ def _read_json(path: Path) -> dict | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         logger.warning("%s is damaged (%s).", path, error)
         return None

@@ -2,40 +2,100 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
+import re
 import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lite.library.places import default_library
+from lite.runs import SHIPPED, TINY_NOTE, find_adapters, read_card, trained_profile, tuned_card
 from lite.schema import LiteError
-from lite.terminal import ArgumentParser, Console
+from lite.terminal import ArgumentParser, Console, PrintableStream
 
 if TYPE_CHECKING:
     import gradio as gr
 
+    from lite.demo.asking import Desk
+
 logger = logging.getLogger(__name__)
 
+RUNS = Path("runs")
 PORT = 7860
 LOCAL = ("127.0.0.1", "localhost", "::1")
-# Nothing of the page comes from elsewhere, and nothing that a document could smuggle in may go there.
-HEADERS = {
-    "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data:; "
-    "worker-src 'self' blob:; object-src 'none'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
+COLOURS = {
+    "color_accent": "#1f6690", "slider_color": "#1f6690", "slider_color_dark": "#7fc1e8",
+    "button_primary_background_fill": "#1f6690", "button_primary_background_fill_hover": "#17506f",
+    "button_primary_text_color": "#ffffff", "button_primary_background_fill_dark": "#7fc1e8",
+    "button_primary_background_fill_hover_dark": "#a3d5f2", "button_primary_text_color_dark": "#11161d",
+    "checkbox_background_color_selected": "#1f6690", "block_info_text_color": "#566273",
+    "body_text_color_subdued": "#566273", "body_text_color_subdued_dark": "#a3afbd",
+    "block_label_text_color": "#566273", "block_label_text_color_dark": "#a3afbd",
+    "block_info_text_color_dark": "#a3afbd",
+}  # fmt: skip
+FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the page is served.
+
+    Args:
+        host, port: The address that it listens on.
+        auth: User and password that visitors are asked for.
+        allowed_hosts: Further names by which it may be reached, such as a proxy's.
+        root_path: What a proxy puts before every path.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = PORT
+    auth: tuple[str, str] | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    root_path: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 def demo(arguments: list[str]) -> int:
     """`lite demo`."""
+    options, place = parse(arguments)
+    if place.host not in LOCAL and not place.auth:
+        logger.warning(
+            "Whoever reaches %s on this network can use the demo and this machine's GPU. Add --auth user:password.",
+            place.host,
+        )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that uploads are removed then, too
+    library = options.library or (default_library() if Path(default_library()).is_dir() else None)
+    console = Console(file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="lite-demo-") as folder:
+        with console.status("Opening the page …"):
+            page, loading = open_page(Path(folder), options.profile or trained_profile(), library, place)
+        try:
+            print(f"lite: {place.url}  (Ctrl-C stops)", flush=True)
+            with redirect_stderr(PrintableStream(sys.stderr)):  # Gradio prints what visitors sent in tracebacks
+                with console.status("Loading the model; the page is open …"):
+                    for part in loading:
+                        part.result()
+                page.block_thread()
+        finally:
+            page.close(verbose=False)
+    return 0
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, Place]:
     parser = ArgumentParser(
         prog="lite demo", description="The demo in the browser: what was found, filtered, ranked and answered, and why."
     )
@@ -52,131 +112,145 @@ def demo(arguments: list[str]) -> int:
         "--host", default="127.0.0.1", help="0.0.0.0 lets other machines in; think of --auth. [127.0.0.1]"
     )
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="Ask visitors for these.")
+    parser.add_argument(
+        "--allowed_host", metavar="NAME", action="append", default=[],
+        help="A further name by which the page may be reached, such as that of a proxy before it; can be repeated.",
+    )  # fmt: skip
+    parser.add_argument("--root_path", metavar="PATH", default="", help="What a proxy puts before every path: /lite")
     options = parser.parse_args(arguments)
     if not 0 < options.port < 2**16:
         parser.error("--port is a number from 1 to 65535")
     user, _, password = (options.auth or "").partition(":")
     if options.auth is not None and not (user and password):
-        parser.error("--auth wants USER:PASSWORD")
-    if options.host not in LOCAL and not options.auth:
-        logger.warning(
-            "Whoever reaches %s on this network can use the demo and this machine's GPU. Add --auth user:password.",
-            options.host,
-        )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that uploads are removed then, too
-    console = Console(stderr=True)
-    with tempfile.TemporaryDirectory(prefix="lite-demo-") as folder:
-        with console.status("Loading the model …"):
-            from lite.runs import trained_profile  # takes long: it imports torch
-
-            library = options.library or (default_library() if Path(default_library()).is_dir() else None)
-            account = (user, password) if options.auth else None
-            page = start(
-                Path(folder), options.profile or trained_profile(), library, options.host, options.port, account
-            )
-        print(f"lite: http://{options.host}:{options.port}  (Ctrl-C stops)", flush=True)
-        try:
-            page.block_thread()
-        finally:
-            page.close(verbose=False)
-    return 0
+        parser.error("--auth takes USER:PASSWORD")
+    for name in options.allowed_host:
+        if not re.fullmatch(r"[A-Za-z0-9.-]+", name):
+            parser.error(f"--allowed_host takes a name without scheme and port, such as demo.example.org, not {name}")
+    account = (user, password) if options.auth else None
+    return options, Place(options.host, options.port, account, tuple(options.allowed_host), options.root_path)
 
 
-def start(
-    folder: Path,
-    profile: str = "tiny",
-    library: str | None = None,
-    host: str = "127.0.0.1",
-    port: int = PORT,
-    auth: tuple[str, str] | None = None,
-    runs: Path = Path("runs"),
-) -> gr.Blocks:
-    """Load the model and open the page, in a thread of its own; `close()` ends it.
-
-    Args:
-        folder: Where uploads are kept while their session lasts.
-        profile, library, host, port, auth: As on the command line.
-        runs: The folder of the training runs.
-
-    Raises:
-        LiteError: There are no such adapters, there is no such library, or the address is taken.
-    """
-    # What the user can have mistaken first: the imports below take long.
-    with _address(host, port):
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    opened = None
-    if library:
-        from lite.library.store import Library
-
-        opened = Library.open(library)
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    import gradio as gr
-    from starlette.middleware import Middleware
-    from transformers.utils import logging as transformers_logging
-
-    from lite.demo.app import build
-    from lite.demo.uploads import LIMITS, Uploads
-    from lite.rag import Rag
-
-    transformers_logging.disable_progress_bar()
-    page = build(Rag.load(profile), adapters_in_words(profile), opened, runs, Uploads())
-    theme = gr.themes.Base(
-        primary_hue="sky", neutral_hue="slate", radius_size="md",
-        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
-        font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
-    ).set(
-        color_accent="#1f6690", slider_color="#1f6690", slider_color_dark="#7fc1e8",
-        button_primary_background_fill="#1f6690", button_primary_background_fill_hover="#17506f",
-        button_primary_text_color="#ffffff", button_primary_background_fill_dark="#7fc1e8",
-        button_primary_background_fill_hover_dark="#a3d5f2", button_primary_text_color_dark="#11161d",
-        checkbox_background_color_selected="#1f6690", block_info_text_color="#566273",
-        body_text_color_subdued="#566273", body_text_color_subdued_dark="#a3afbd",
-        block_label_text_color="#566273", block_label_text_color_dark="#a3afbd",
-        block_info_text_color_dark="#a3afbd",
-    )  # fmt: skip
-    with _address(host, port):
-        page.launch(
-            server_name=host, server_port=port, auth=auth, share=False, quiet=True, prevent_thread_lock=True,
-            show_error=False, strict_cors=True, allowed_paths=[], max_file_size=LIMITS.megabytes * 10**6,
-            ssr_mode=False, pwa=False, enable_monitoring=False, run_history=False, mcp_server=False,
-            footer_links=["settings"], theme=theme, css_paths=[Path(__file__).with_name("demo.css")],
-            app_kwargs={"middleware": [Middleware(WithHeaders)], "docs_url": None, "redoc_url": None},
-        )  # fmt: skip
+def start(folder: Path, profile: str = "tiny", library: str | None = None, place: Place = Place(), runs: Path = RUNS):
+    """As `open_page`, and wait for the model. Raises LiteError where it cannot be loaded, too."""
+    page, loading = open_page(folder, profile, library, place, runs)
+    try:
+        for part in loading:
+            part.result()
+    except BaseException:
+        page.close(verbose=False)
+        raise
     return page
 
 
+def open_page(
+    folder: Path, profile: str, library: str | None, place: Place, runs: Path = RUNS
+) -> tuple[gr.Blocks, list[Future]]:
+    """Open the page, in a thread of its own; `close()` ends it. The model loads behind it.
+
+    Args:
+        folder: Where uploads are kept while their session lasts.
+        profile, library: As on the command line.
+        place: Where it is served.
+        runs: The folder of the training runs.
+
+    Returns:
+        The page, and what is still loading: each raises LiteError where it cannot be loaded.
+
+    Raises:
+        LiteError: There are no such adapters, or the address is taken.
+    """
+    with _address(place):  # what the user can have mistaken first: the imports below take long
+        family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+        socket.create_server((place.host, place.port), family=family).close()
+    desk = make_desk(profile, library)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    import gradio as gr
+    import safehttpx
+    from starlette.middleware import Middleware
+
+    from lite.demo.app import build
+    from lite.demo.guard import Guard, fetch_nothing
+    from lite.demo.uploads import LIMITS, Uploads
+
+    safehttpx.async_validate_url = fetch_nothing
+    uploads = Uploads(folder)
+    page = build(desk, runs, uploads)
+    theme = gr.themes.Base(primary_hue="sky", neutral_hue="slate", radius_size="md", font=FONT, font_mono=MONO)
+    guard = Middleware(
+        Guard, hosts=own_names(place.host), proxies={name.lower() for name in place.allowed_hosts},
+        addresses=place.host not in LOCAL, root_path=place.root_path, uploads=uploads,
+    )  # fmt: skip
+    with _address(place):
+        page.launch(
+            server_name=place.host, server_port=place.port, auth=place.auth, root_path=place.root_path or None,
+            share=False, quiet=True, prevent_thread_lock=True, show_error=False, strict_cors=True, allowed_paths=[],
+            max_file_size=LIMITS.megabytes * 10**6, ssr_mode=False, pwa=False, enable_monitoring=False,
+            run_history=False, mcp_server=False, footer_links=["settings"], theme=theme.set(**COLOURS),
+            css_paths=[Path(__file__).with_name("demo.css")],
+            app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
+        )  # fmt: skip
+    # Now: imports in two threads at once would take turns, and the page come as late as the model.
+    threading.Thread(target=load, args=(desk, profile, library), daemon=True).start()
+    return page, [part for part in (desk.library, desk.model) if part]
+
+
+def make_desk(profile: str, library: str | None) -> Desk:
+    """What the page must know at once, from the adapters' cards; the model and the library load behind it."""
+    from lite.demo.asking import Desk
+
+    folders = find_adapters(profile)
+    stage1, stage2 = tuned_card(folders[0]), read_card(folders[1])
+    tiny = stage2["base"] == "tiny"
+
+    return Desk(
+        model=Future(), library=Future() if library else None,
+        base="the embedded tiny model" if tiny else stage2["base"],
+        adapters="shipped with lite" if folders[1].is_relative_to(SHIPPED) else f"your run “{Path(profile).name}”",
+        note=TINY_NOTE if tiny else "", threshold=stage1["threshold"],
+        budget=min(stage1["max_kept"], stage2["max_documents"]),
+    )  # fmt: skip
+
+
+def load(desk: Desk, profile: str, library: str | None) -> None:
+    """Load what the page answers with, or keep why it cannot be loaded."""
+    with settling(desk.library):
+        if desk.library:
+            from lite.library.store import Library
+
+            desk.library.set_result(Library.open(library))
+    with settling(desk.model):
+        from transformers.utils import logging as transformers_logging
+
+        from lite.rag import Rag
+
+        transformers_logging.disable_progress_bar()
+        desk.model.set_result(Rag.load(profile))
+
+
 @contextmanager
-def _address(host: str, port: int) -> Iterator[None]:
+def settling(future: Future | None) -> Iterator[None]:
+    """Inside, an error becomes what the future raises."""
+    try:
+        yield
+    except BaseException as error:
+        if future is None:
+            raise
+        future.set_exception(error)
+
+
+def own_names(host: str) -> set[str]:
+    """What a page that listens on `host` is called, lower-case."""
+    name = socket.gethostname().lower()
+    return {*LOCAL, host.lower()} if host in LOCAL else {*LOCAL, host.lower(), name, f"{name}.local"}
+
+
+@contextmanager
+def _address(place: Place) -> Iterator[None]:
     """Inside, what goes wrong with the address becomes a LiteError."""
     try:
         yield
     except OSError as error:  # Gradio's has no strerror, and advice that is not for our command line
         reason = error.strerror or "another program has taken it"
         raise LiteError(
-            f"{host}:{port} cannot be had ({reason}). Give another --port, or a --host of this machine."
+            f"Cannot listen on {place.host}:{place.port} ({reason}). Give another --port, or a --host of this machine."
         ) from error
-
-
-def adapters_in_words(profile: str) -> str:
-    """Where the adapters come from, without a path of this machine."""
-    from lite.runs import SHIPPED, find_adapters
-
-    folder = find_adapters(profile)[1]
-    return "shipped with lite" if folder.is_relative_to(SHIPPED) else f"your run “{Path(profile).name}”"
-
-
-class WithHeaders:
-    """ASGI middleware that adds `HEADERS` to every response."""
-
-    def __init__(self, app):
-        self.app = app
-
-    async def __call__(self, scope, receive, send) -> None:
-        async def sending(message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"], *((name.encode(), value.encode()) for name, value in HEADERS.items()),
-                ]  # fmt: skip
-            await send(message)
-
-        await self.app(scope, receive, sending)

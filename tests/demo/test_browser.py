@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import shutil
 import socket
@@ -22,12 +23,13 @@ import pypdfium2 as pdfium
 import pytest
 from gradio_client import Client, handle_file
 from PIL import Image, ImageDraw
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 from run_folders import make_runs
 
 import lite.rag
-from lite.demo.app import MINE, bundled
-from lite.demo.server import start
+from lite.demo.asking import LIBRARY, MINE, bundled
+from lite.demo.server import Place, open_page, start
+from lite.library.store import Library
 from lite.rag import RETRIEVED, Rag
 from lite.runs import SHIPPED
 from lite.schema import Trace
@@ -71,14 +73,18 @@ def browser() -> Iterator[Browser]:
         yield playwright.chromium.launch(executable_path=path, args=FLAGS)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 class Demo:
     """The running demo, and what may be done to the model behind it."""
 
     def __init__(self, rag: Rag, folder: Path):
         self.rag, self.folder = rag, folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
 
@@ -87,7 +93,8 @@ def demo(browser: Browser, watched: None, tmp_path_factory: pytest.TempPathFacto
     running = Demo(Rag.load(SHIPPED), tmp_path_factory.mktemp("uploads"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Rag, "load", lambda *_: running.rag)
-        page = start(running.folder, str(SHIPPED), port=running.port, runs=make_runs(tmp_path_factory.mktemp("runs")))
+        runs = make_runs(tmp_path_factory.mktemp("runs"))
+        page = start(running.folder, str(SHIPPED), place=Place(port=running.port), runs=runs)
         yield running
         page.close(verbose=False)
 
@@ -243,20 +250,22 @@ def test_a_citation_shows_its_card_by_mouse_and_by_keyboard(visit, question: str
     lit = page.locator(".card.lit")
     expect(lit).to_have_count(1)
     expect(lit).to_be_in_viewport()
-    expect(lit).to_contain_text("the answer rests on it")
+    expect(lit).to_contain_text("cited by the answer")
 
 
-def test_the_sliders_filter_anew_without_scoring_anew(visit, question: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_filter_s_controls_act_at_once_without_scoring_anew(visit, demo: Demo, question: str, monkeypatch) -> None:
     page = visit()
     ask(page, question)
     answered(page)
     before = trace_of(page)
+    scoring = lite.rag.score
     monkeypatch.setattr(lite.rag, "score", lambda *_: pytest.fail("stage 1 was asked again"))
     best = sorted(before.scores.values(), reverse=True)
+    tuned = page.locator("#tuned")
+    expect(tuned).to_be_disabled()
     box = page.locator("#count input[type=number]")
     box.fill("1")
     box.press("Tab")
-    page.locator("#again").click()
     expect(page.locator("#documents .card.kept")).to_have_count(1)
     answered(page)
     one = trace_of(page)
@@ -266,12 +275,29 @@ def test_the_sliders_filter_anew_without_scoring_anew(visit, question: str, monk
     expect(page.locator("#documents").get_by_text("over the budget")).to_have_count(
         sum(score >= page_threshold(page) for score in best) - 1
     )
-    slider = page.locator("#threshold input[type=range]")
-    slider.evaluate("e => { e.value = 1; e.dispatchEvent(new Event('input', {bubbles: true})) }")
-    slider.dispatch_event("pointerup")
+    number, dial = page.locator("#threshold input"), page.locator("#dial input[type=range]")
+    cut = best[1] * 1.01
+    number.fill(f"{cut:.6f}")
+    number.press("Enter")
+    expect(page.locator("#documents")).to_contain_text(f"threshold {cut:.3g} (tuned")
+    assert abs(float(dial.input_value()) - math.log(cut / (1 - cut))) < 0.1
+    dial.evaluate("e => { e.value = e.max; e.dispatchEvent(new Event('input', {bubbles: true})) }")
+    dial.dispatch_event("pointerup")
     expect(page.locator("#answer .unknown")).to_have_text("not in the documents")  # an outcome, no error
+    expect(number).to_have_value("1")
     expect(page.locator("#documents .card.kept")).to_have_count(0)
     expect(page.locator("#answer .message.bad")).to_have_count(0)
+
+    monkeypatch.setattr(lite.rag, "score", scoring)
+    ask(page, question)  # what was moved stays, and is seen to
+    expect(page.locator("#answer .settings")).to_contain_text("threshold 1, not the tuned")
+    expect(page.locator("#steps")).to_contain_text("threshold 1, not the tuned")
+    tuned.click()
+    expect(page.locator("#answer .settings")).to_have_count(0)
+    expect(tuned).to_be_disabled()
+    answered(page)
+    again = trace_of(page)
+    assert (again.threshold, again.kept, again.answer) == (demo.rag.stage1["threshold"], before.kept, before.answer)
 
 
 def page_threshold(page: Page) -> float:
@@ -344,12 +370,14 @@ def test_a_downloaded_trace_can_be_looked_at_again(visit, question: str, tmp_pat
     download.value.save_as(tmp_path / "trace.json")
     assert str(Path(lite.rag.__file__).parent) not in (tmp_path / "trace.json").read_text()
 
-    other = visit()
-    open_details(other)
+    other = visit(viewport={"width": 1360, "height": 600})
     load_trace(other, tmp_path / "trace.json")
     expect(answered(other).locator("q")).to_have_text(question)
+    expect(other.locator("#answer .text")).to_be_in_viewport()
     assert trace_of(other) == before
     expect(other.locator("#documents .card.kept")).to_have_count(len(before.kept))
+    for part in ("#documents .card h5", "#documents .score", "#documents footer", "#documents .divide", "#ranking li"):
+        assert other.locator(part).all_inner_texts() == page.locator(part).all_inner_texts(), part
     expect(other.locator("[role=switch]")).to_have_count(0)
     (tmp_path / "wrong.json").write_text('{"question": 1}')
     load_trace(other, tmp_path / "wrong.json")
@@ -393,8 +421,10 @@ def test_bad_files_are_named_with_the_reason_and_the_rest_is_read(visit, tmp_pat
     (tmp_path / "empty.txt").write_bytes(b"")
     (tmp_path / "setup.pdf").write_bytes(b"MZ\x90\x00" + bytes(5000))
     (tmp_path / "good.txt").write_text("The capital of Chad is N'Djamena.")
+    (tmp_path / "virus.exe").write_bytes(b"MZ")
     page = visit()
-    choose_files(page, *(tmp_path / name for name in ("empty.txt", "setup.pdf", "good.txt")))
+    choose_files(page, *(tmp_path / name for name in ("empty.txt", "setup.pdf", "virus.exe", "good.txt")))
+    expect(page.locator(".toast-body").first).to_contain_text("Invalid file type: virus.exe")
     notes = page.locator("#notes")
     expect(notes).to_contain_text("empty.txt: it is empty")
     expect(notes).to_contain_text("setup.pdf: it is a damaged PDF")
@@ -574,6 +604,133 @@ def test_ten_users_at_once_are_answered_in_order_from_their_own_documents(
     assert order == [*(f"What is the capital of land {n}?" for n in range(10)), "What is the capital of Chad?"]
 
 
+class Held:
+    """Requests of a page that are on their way until let go, as with a server that is slow to answer."""
+
+    def __init__(self, page: Page, address: str):
+        self.page, self.address, self.routes = page, address, []
+        page.route(address, self.hold)
+
+    def hold(self, route: Route) -> None:
+        self.routes.append(route)
+
+    def let_go(self) -> None:
+        self.page.unroute(self.address)
+        for route in self.routes:
+            route.continue_()
+
+
+def test_what_is_asked_right_after_other_documents_were_chosen_is_answered(visit, question: str) -> None:
+    page = visit()
+    ask(page, question)
+    answered(page)
+    held = Held(page, "**/gradio_api/run/**")
+    page.get_by_label(MINE).check()
+    expect(page.locator("#documents .card")).to_have_count(0)  # before the server has heard of it
+    page.get_by_label("Bundled").check()
+    ask(page, question)
+    page.wait_for_timeout(500)
+    held.let_go()
+    answered(page)
+    expect(page.locator("#answer q")).to_have_text(question)
+    page.wait_for_timeout(500)
+    expect(page.locator("#documents .card")).not_to_have_count(0)  # no late answer wipes it
+
+
+def test_a_page_that_was_cleared_cannot_be_asked_again(visit, question: str) -> None:
+    page = visit()
+    ask(page, question)
+    answered(page)
+    page.get_by_label(MINE).check()
+    page.locator("#again").click()
+    expect(page.locator(".toast-body").first).to_contain_text("Ask a question first")
+    expect(page.locator("#documents .card")).to_have_count(0)
+
+
+def test_what_is_asked_right_after_stop_is_answered(visit, question: str, gate: Gate) -> None:
+    page = visit()
+    ask(page, question)
+    assert gate.reached.wait(WAIT / 1000)
+    held = Held(page, "**/gradio_api/run/**")
+    page.locator("#stop").click()
+    gate.open.set()
+    page.locator("#question textarea").fill("What is the capital of Chad?")
+    page.locator("#ask").click()
+    expect(page.locator("#answer q")).to_have_text("What is the capital of Chad?")
+    held.let_go()
+    answered(page)
+    expect(page.locator("#answer q")).to_have_text("What is the capital of Chad?")
+    expect(page.locator("#steps [role=alert]")).to_have_count(0)
+
+
+def test_what_is_asked_while_a_trace_is_on_its_way_is_answered(visit, demo: Demo, question: str, tmp_path) -> None:
+    (tmp_path / "trace.json").write_text(demo.rag.ask(question, bundled().nearest(question, RETRIEVED)).to_json())
+    page = visit()
+    open_details(page)
+    held = Held(page, "**/gradio_api/run/**")
+    load_trace(page, tmp_path / "trace.json")
+    wait_for_page(page, lambda: held.routes)
+    ask(page, "What is the capital of Chad?")
+    expect(page.locator("#answer q")).to_have_text("What is the capital of Chad?")
+    held.let_go()
+    answered(page)
+    expect(page.locator("#answer q")).to_have_text("What is the capital of Chad?")
+    load_trace(page, tmp_path / "trace.json")
+    expect(page.locator("#answer q")).to_have_text(question)
+
+
+def wait_for_page(page: Page, condition: Callable[[], object]) -> None:
+    until = time.monotonic() + WAIT / 1000
+    while not condition():
+        assert time.monotonic() < until
+        page.wait_for_timeout(50)
+
+
+def test_the_first_question_on_a_fresh_server_is_answered_however_early(browser: Browser, demo: Demo, tmp_path) -> None:
+    """Asked about the library as soon as the page is there, while the model is still loading."""
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "chad.txt").write_text("The capital of Chad is N'Djamena.")
+    Library.open(tmp_path / "library", create=True).index(tmp_path / "notes")
+    (tmp_path / "uploads").mkdir()
+    ready = threading.Event()
+
+    def load(*_) -> Rag:
+        assert ready.wait(WAIT / 1000)
+        return demo.rag
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rag, "load", load)
+        place = Place(port=free_port())
+        server, _ = open_page(tmp_path / "uploads", str(SHIPPED), str(tmp_path / "library"), place, tmp_path)
+        context = browser.new_context()
+        try:
+            page = context.new_page()
+            page.goto(place.url)
+            page.get_by_label(LIBRARY).check()
+            ask(page, "What is the capital of Chad?")
+            expect(page.locator("#banner [role=status]")).to_contain_text("The model is loading")
+            expect(page.locator("#steps .step.now")).to_contain_text("still loading")
+            ready.set()
+            answered(page)
+            expect(page.locator("#answer .asked")).to_contain_text("from your library of 1 documents")
+            expect(page.locator("#answer .message.note")).to_contain_text("knows only flags")
+            expect(page.locator("#banner [role=status]")).to_have_count(0)
+        finally:
+            context.close()
+            server.close(verbose=False)
+
+
+def test_on_a_phone_something_is_seen_to_happen_and_then_the_answer(visit, question: str, gate: Gate) -> None:
+    page = visit(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    ask(page, question)
+    expect(page.locator("#steps .step").first).to_be_in_viewport(ratio=1, timeout=5_000)
+    assert gate.reached.wait(WAIT / 1000)
+    expect(page.locator("#steps .step.now")).to_be_in_viewport()
+    gate.open.set()
+    answered(page)
+    expect(page.locator("#answer .text")).to_be_in_viewport()
+
+
 # ---------------------------------------------------------------------------------------------------------------- looks
 
 CONTRAST = """
@@ -628,3 +785,14 @@ def test_the_page_is_readable_at_desktop_and_phone_width_light_and_dark(
     expect(page.locator("#tables table")).to_have_count(3)
     page.screenshot(path=folder / f"runs-{scheme}-{width}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.locator("#run input").click()
+    page.get_by_role("option", name="tiny/ablation").click()
+    expect(page.locator("#tables table")).to_have_count(2)
+    expect(page.locator("#curves")).to_be_hidden()  # it logged nothing: no empty plot
+    for region in page.locator("#tables .scroll").all():
+        assert region.evaluate("e => e.scrollWidth <= e.clientWidth")  # nothing is cut off
+    page.get_by_role("tab", name="Ask").click()
+    page.get_by_label(MINE).check()
+    label, text = (page.locator(f"#files {part}").bounding_box() for part in ("label", "[data-testid=upload-text]"))
+    assert page.locator("#files .icon-wrap").is_hidden()
+    assert text["y"] + 20 >= label["y"] + label["height"]

@@ -1,136 +1,99 @@
-"""Around the page: options, whose files are whose, which documents a question is asked about, loaded traces."""
+"""Around the page: options, who may reach it, and what nobody may do to it. How it looks: test_browser.py."""
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from PIL import Image
 
-from lite.demo import app as demo
+from lite.demo import guard
 from lite.demo import server as demo_command
 from lite.demo import uploads as demo_uploads
-from lite.demo.uploads import Uploads, read
-from lite.rag import RETRIEVED, Rag
+from lite.demo.server import Place
+from lite.rag import Rag
 from lite.runs import SHIPPED
-from lite.schema import Document, LiteError
+from lite.schema import LiteError
 
 ROOT = Path(__file__).parents[2]
 
 
-# -------------------------------------------------------------------------------------------------------------- uploads
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
-def test_a_file_goes_with_the_last_session_that_holds_it(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("a")
-    (tmp_path / "b").write_text("b")
-    uploads = Uploads()
-    uploads.hold("one", [tmp_path / "a", tmp_path / "b"])
-    uploads.hold("two", [tmp_path / "a"])
-    uploads.hold("one", [tmp_path / "a"])  # b was taken out
-    assert not (tmp_path / "b").exists()
-    uploads.forget(SimpleNamespace(session_hash="one"))
-    assert (tmp_path / "a").exists()
-    uploads.forget(SimpleNamespace(session_hash="two"))
-    uploads.forget(SimpleNamespace(session_hash="two"))
-    assert not (tmp_path / "a").exists()
+def request(port: int, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
+    """Status and body; a header's name has _ for -."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    reply = connection.getresponse()
+    return reply.status, reply.read()
 
 
-def test_files_of_one_name_are_told_apart_and_no_folder_is_named(tmp_path: Path) -> None:
-    for folder in ("x", "y"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "notes.txt").write_text(f"Notes of {folder}.")
-    first, problems = read([str(tmp_path / "x" / "notes.txt")], {})
-    both, more = read([str(tmp_path / folder / "notes.txt") for folder in ("x", "y")], first)
-    ids = [document.id.split("#")[0] for documents in both.values() for document in documents]
-    assert ids == ["notes.txt", "notes.txt (2)"]
-    assert both[str(tmp_path / "x" / "notes.txt")] is first[str(tmp_path / "x" / "notes.txt")]  # not read again
-    assert problems == more == []
-    left, _ = read([str(tmp_path / "y" / "notes.txt")], both)
-    assert len(left) == 1
+def multipart(*files: tuple[str, bytes]) -> tuple[bytes, str]:
+    """A body with these files, and its type."""
+    parts = [
+        b'--edge\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n%s\r\n' % (name.encode(), data)
+        for name, data in files
+    ]
+    return b"".join(parts) + b"--edge--\r\n", "multipart/form-data; boundary=edge"
 
 
-def test_what_is_over_a_limit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for n in range(3):
-        (tmp_path / f"{n}.csv").write_text("a,b\n" + "one,two words\n" * 400)
-    (tmp_path / "virus.exe").write_bytes(b"MZ")
-    paths = [str(tmp_path / name) for name in ("0.csv", "1.csv", "2.csv", "virus.exe")]
-    monkeypatch.setattr(demo_uploads, "FILES", 3)
-    found, problems = read(paths, {})
-    assert problems == ["Only 3 files are taken; 1 were left out."]
-    monkeypatch.setattr(demo_uploads, "FILES", 4)
-    parts = len(found[paths[0]])
-    assert parts > 2
-    monkeypatch.setattr(demo_uploads, "DOCUMENTS", parts + 1)
-    found, problems = read(paths, {})
-    assert [len(documents) for documents in found.values()] == [parts, 1]
-    assert problems[0] == "virus.exe: this kind of file is not read."
-    assert any("only 1 of its" in problem for problem in problems)
+class Served:
+    def __init__(self, folder: Path):
+        self.folder, self.port = folder, free_port()
+
+    def upload(self, *files: tuple[str, bytes], **headers: str) -> tuple[int, bytes]:
+        body, kind = multipart(*files)
+        return request(self.port, "POST", "/gradio_api/upload", body, Content_Type=kind, **headers)
+
+    def call(self, name: str, *data) -> str:
+        """What an event of the API ends with."""
+        body = json.dumps({"data": data}).encode()
+        status, reply = request(self.port, "POST", f"/gradio_api/call/{name}", body, Content_Type="application/json")
+        assert status == 200, reply
+        return request(self.port, "GET", f"/gradio_api/call/{name}/{json.loads(reply)['event_id']}")[1].decode()
+
+    @property
+    def files(self) -> list[Path]:
+        return [path for path in self.folder.rglob("*") if path.is_file()]
 
 
-# ------------------------------------------------------------------------------------------------------------ documents
-
-
-def test_many_files_give_the_nearest_documents_and_few_give_all() -> None:
-    documents = [Document(f"d{n}", "text", f"Land {n}", f"Its capital is Town{n}.") for n in range(40)]
-    found, words = demo.look_up("Where is Town37?", demo.MINE, None, {"a": documents[:20], "b": documents[20:]})
-    assert len(found) == RETRIEVED
-    assert found[0].id == "d37"
-    assert words == "from your 2 files"
-    assert demo.look_up("Where is Town37?", demo.MINE, None, {"a": documents[:3]})[0] == documents[:3]
-    bundled, words = demo.look_up("What is the capital of Chad?", demo.BUNDLED, None, {})
-    assert len(bundled) == RETRIEVED
-    assert any("Chad" in document.title for document in bundled)
-    with pytest.raises(LiteError, match="no files of yours"):
-        demo.look_up("Why?", demo.MINE, None, {})
-
-
-def test_untouched_sliders_are_the_tuned_filter(rag: Rag) -> None:
-    rag.stage1["threshold"] = 0.019752411972251156
-    assert demo.settings(rag, 0.02, 5) == (0.019752411972251156, 5)
-    assert demo.settings(rag, 0.021, 99) == (0.021, rag.budget)
-
-
-def test_a_loaded_trace_opens_no_file_that_it_names(rag: Rag, tmp_path: Path) -> None:
-    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
-    outcome = rag.ask("Which is red?", [Document("img:td", "image", "Not Chad's", image=tmp_path / "secret.png")])
-    assert "secret.png" in outcome.to_json()
-    (tmp_path / "trace.json").write_text(outcome.to_json())
-    page = demo.loaded(tmp_path / "trace.json")
-    assert page.pictures == {"img:td": ""}
-    assert page.trace == outcome
-    assert demo.cannot_go_on(page)
-    bundled = demo.bundled().documents[0]
-    outcome = rag.ask("Which is red?", [bundled, *demo.bundled().nearest("flag of Chad", 3)])
-    (tmp_path / "trace.json").write_text(outcome.to_json())
-    assert any(demo.loaded(tmp_path / "trace.json").pictures.values())
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff\xfe", b'{"question": "q"}', b"[" * 100_000])
-def test_what_is_no_trace_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "trace.json").write_bytes(content)
-    with pytest.raises(LiteError, match="trace"):
-        demo.loaded(tmp_path / "trace.json")
+@pytest.fixture(scope="module")
+def served(loaded: Rag, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The page on this machine's address, and its folder of uploads."""
+    running = Served(tmp_path_factory.mktemp("uploads"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rag, "load", lambda *_: loaded)
+        place = Place(port=running.port, allowed_hosts=("demo.example.org",))
+        page = demo_command.start(running.folder, str(SHIPPED), place=place, runs=running.folder)
+        yield running
+        page.close(verbose=False)
 
 
 # -------------------------------------------------------------------------------------------------------------- command
 
 
 def test_shipped_adapters_are_named_so() -> None:
-    assert demo_command.adapters_in_words("tiny") == "shipped with lite"
+    assert demo_command.make_desk("tiny", None).adapters == "shipped with lite"
 
 
 def test_a_run_is_named_without_its_place(run: Path) -> None:
-    assert demo_command.adapters_in_words(str(run)) == f"your run “{run.name}”"
+    assert demo_command.make_desk(str(run), None).adapters == f"your run “{run.name}”"
 
 
 def test_wrong_options_are_refused(capsys: pytest.CaptureFixture) -> None:
@@ -142,19 +105,19 @@ def test_wrong_options_are_refused(capsys: pytest.CaptureFixture) -> None:
 def test_a_taken_port_and_a_missing_library_say_what_to_do(rag: Rag, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Rag, "load", lambda *_: rag)
     with pytest.raises(LiteError, match="There is no library"):
-        demo_command.start(tmp_path, library=str(tmp_path / "none"))
+        demo_command.start(tmp_path, library=str(tmp_path / "none"), place=Place(port=free_port()))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(LiteError, match="another --port"):
-            demo_command.start(tmp_path, str(SHIPPED), port=taken.getsockname()[1])
+            demo_command.start(tmp_path, str(SHIPPED), place=Place(port=taken.getsockname()[1]))
 
 
 def test_a_wide_address_without_a_password_is_warned_about(monkeypatch, caplog) -> None:
     def stop(*_):
         raise LiteError("enough")
 
-    monkeypatch.setattr(demo_command, "start", stop)
+    monkeypatch.setattr(demo_command, "open_page", stop)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     for arguments, warned in (
         (["--host", "0.0.0.0"], True),
@@ -169,27 +132,34 @@ def test_a_wide_address_without_a_password_is_warned_about(monkeypatch, caplog) 
 
 def test_with_a_password_nothing_is_shown_without_it(rag: Rag, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Rag, "load", lambda *_: rag)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    page = demo_command.start(tmp_path, str(SHIPPED), port=port, auth=("me", "secret"), runs=tmp_path)
+    monkeypatch.setattr(guard, "LONGEST_WAIT", 1.0)
+    place = Place(port=free_port(), auth=("me", "secret"))
+    page = demo_command.start(tmp_path, str(SHIPPED), place=place, runs=tmp_path)
     try:
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/config")
-        assert refused.value.code == 401
+        for path in ("/config", "/gradio_api/info", "/gradio_api/queue/data?session_hash=x", "/gradio_api/file=x"):
+            assert request(place.port, "GET", path)[0] == 401, path
+        assert b'"components":[]' in request(place.port, "GET", "/")[1].replace(b" ", b"")
         browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        form = urllib.parse.urlencode({"username": "me", "password": "secret"}).encode()
-        browser.open(f"http://127.0.0.1:{port}/login", form)
-        assert browser.open(f"http://127.0.0.1:{port}/config").status == 200
+
+        def log_in(password: str) -> float:
+            form = urllib.parse.urlencode({"username": "me", "password": password}).encode()
+            start = time.monotonic()
+            with contextlib.suppress(urllib.error.HTTPError):
+                browser.open(f"{place.url}/login", form)
+            return time.monotonic() - start
+
+        wrong = [log_in(f"guess {n}") for n in range(5)]
+        assert wrong[-1] >= 1.0 > min(wrong[:3])
+        assert log_in("secret") >= 1.0  # or the right one could be told by its speed
+        assert browser.open(f"{place.url}/config").status == 200
+        assert log_in("secret") < 1.0
     finally:
         page.close(verbose=False)
 
 
 @pytest.mark.slow
 def test_app_py_opens_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, ROOT / "app.py", "--port", str(port)], stdout=subprocess.PIPE, text=True, cwd=tmp_path,
         env=os.environ | {"TMPDIR": str(tmp_path)},
@@ -203,3 +173,147 @@ def test_app_py_opens_and_leaves_nothing_behind(tmp_path: Path) -> None:
         process.terminate()
     assert process.wait(60) == 0
     assert list(tmp_path.glob("lite-demo-*")) == []
+
+
+# --------------------------------------------------------------------------------------------------------------- others
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:{port}", "localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.1", "[::2]:{port}",
+     "evil.example@localhost", "localhost evil.example", "localhost/evil", "", "[::1", "0x7f.1"],
+)  # fmt: skip
+def test_a_page_of_this_machine_is_not_served_under_another_name(served: Served, host: str) -> None:
+    """Such a name can be pointed here by whoever owns it, and then its page reads this one (DNS rebinding)."""
+    for method, path in (("GET", "/"), ("GET", "/config"), ("POST", "/gradio_api/queue/join"), ("GET", "/assets/x")):
+        status, reply = request(served.port, method, path, Host=host.format(port=served.port))
+        assert status in (400, 403), (method, path)
+        assert b"countries" not in reply
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:{port}", "127.0.0.1:{port}", "[::1]:1", "demo.example.org"])
+def test_it_is_served_under_its_own_and_permitted_names(served: Served, host: str) -> None:
+    assert request(served.port, "GET", "/config", Host=host.format(port=served.port))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "null", "http://localhost:{port}", "http://127.0.0.1", "http://127.0.0.1:1", "file://",
+     "chrome-extension://127.0.0.1:{port}", "http://demo.example.org.evil.example", ""],
+)  # fmt: skip
+def test_what_another_page_sends_is_refused_uploads_too(served: Served, origin: str) -> None:
+    origin = origin.format(port=served.port)
+    before = served.files
+    assert served.upload(("x.txt", b"from elsewhere"), Origin=origin)[0] == 403
+    assert served.files == before
+    for path in ("/gradio_api/queue/join", "/gradio_api/call/ask", "/login"):
+        assert request(served.port, "POST", path, b"{}", Origin=origin)[0] == 403, path
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://127.0.0.1:{port}", "https://demo.example.org", "http://demo.example.org:81"]
+)
+def test_what_its_own_page_sends_is_taken_from_behind_a_proxy_too(served: Served, origin: str) -> None:
+    assert served.upload(("x.txt", origin.encode()), Origin=origin.format(port=served.port))[0] == 200
+
+
+def test_a_page_for_the_network_is_served_under_any_address_and_its_own_names_only(tmp_path: Path) -> None:
+    place = Place("0.0.0.0")
+    names = demo_command.own_names(place.host)
+    watch = guard.Guard(None, names, frozenset(), True, "", demo_uploads.Uploads(tmp_path))
+    for host in ("192.168.1.7:7860", "10.0.0.1", "[fe80::1]:7860", "localhost:7860", socket.gethostname()):
+        assert watch._known(host), host
+    for host in ("evil.example", "192.168.1.7.nip.io", "", "1.2.3"):
+        assert not watch._known(host), host
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/openapi.json", "/docs", "/redoc", "/gradio_api/openapi.json", "/gradio_api/proxy=http://example.org/x",
+     "/gradio_api/deep_link?session_hash=x", "/gradio_api/custom_component/a/client/b/c", "/monitoring",
+     "/gradio_api/vibe-code", "/gradio_api/runs", "/gradio_api/stream/x", "/gradio_api/dev/reload"],
+)  # fmt: skip
+def test_what_the_page_does_not_need_is_not_served(served: Served, path: str) -> None:
+    for method in ("GET", "POST"):
+        assert request(served.port, method, path)[0] == 404
+
+
+def test_nothing_is_fetched_for_whoever_reaches_the_page(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = []
+    real = socket.getaddrinfo
+
+    def look_up(host, *arguments, **options):
+        if host in ("127.0.0.1", "localhost"):
+            return real(host, *arguments, **options)
+        wanted.append(host)
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    urls = ("http://example.org/a.png", "https://example.org/a.png", "HTTP://93.184.215.14/a.png")
+    for url in urls:
+        for path in (
+            f"file={url}",
+            f"file%3D{url}",
+            f"file/{url}",
+            f"file= {url}",
+            f"proxy={url}",
+            f"file={url.upper()}",
+        ):
+            assert request(served.port, "GET", f"/gradio_api/{path.replace(' ', '%20')}")[0] in (403, 404), path
+        file = {"path": url, "url": url, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+        assert "event: error" in served.call("read", [file])
+        for data in ((file, "Bundled", 0.1, 2), ("Why?", file, 0.1, 2), ("Why?", "Bundled", file, 2), ([file],) * 4):
+            served.call("ask", *data)
+    assert wanted == []
+
+
+def test_an_upload_is_bounded_in_number_and_size_on_the_disk_too(served: Served, monkeypatch) -> None:
+    before = set(served.files)
+    status, reply = served.upload(*((f"{n}.txt", b"%d" % n) for n in range(300)))
+    assert status == 200
+    wait_for(lambda: len(set(served.files) - before) == demo_uploads.FILES)
+    assert "Only 20 files are taken; 280 were left out" in served.call("read", [as_file(p) for p in json.loads(reply)])
+
+    monkeypatch.setattr(demo_uploads, "ROOM", sum(path.stat().st_size for path in served.files) + 3_000_000)
+    assert served.upload(("a.txt", bytes(2_000_000)))[0] == 200
+    status, reply = served.upload(("b.txt", b"b" * 2_000_000))
+    assert status == 507
+    assert b"no room" in reply
+    with socket.create_connection(("127.0.0.1", served.port)) as chunked:  # its size is not told beforehand
+        chunked.sendall(
+            b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+            b"Content-Type: multipart/form-data; boundary=edge\r\n\r\n"
+        )
+        body, _ = multipart(("c.txt", b"c" * 2_000_000))
+        with contextlib.suppress(OSError):
+            for start in range(0, len(body), 100_000):
+                piece = body[start : start + 100_000]
+                chunked.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+        assert b"507" in chunked.recv(1000)
+    monkeypatch.setattr(guard, "REQUEST", 1000)
+    assert served.upload(("d.txt", bytes(2000)))[0] == 413
+
+
+def test_one_wrong_kind_in_a_batch_refuses_that_file_alone(served: Served) -> None:
+    _, reply = served.upload(("virus.exe", b"MZ"), ("good.txt", b"The capital of Chad is N'Djamena."), ("noend", b"x"))
+    read = served.call("read", [as_file(path) for path in json.loads(reply)])
+    assert "Documents: 1, from 1 files" in read
+    assert "virus.exe: this kind of file is not read" in read
+    assert "noend: this kind of file is not read" in read
+
+
+def as_file(path: str) -> dict:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def wait_for(condition) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_half_a_surrogate_pair_in_a_question_is_no_error(served: Served) -> None:
+    asked = served.call("ask", "What is the capital of \ud800 Chad\x1b[31m?", "Bundled flags and countries", 0.0, 2)
+    assert "event: complete" in asked
+    assert "went wrong" not in asked

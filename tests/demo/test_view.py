@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -15,7 +16,7 @@ from lite.stages.answer import BASE, FULL, Listing, trace
 
 PARTS = (view.steps, view.answer, view.chain, view.ranking, view.cards, view.details)
 SAID = "<think>[2] helps: B. [1] does not help. [9] is no document.</think>\n<rank>[2]</rank>\n<answer>B</answer>"
-HOSTILE = st.text() | st.sampled_from(
+HOSTILE = st.text(st.characters()) | st.sampled_from(
     ["<script>x</script>", "<img src=x onerror=x>", "' onclick='x", '" onclick="x', "</p>", "&lt;", "[1] [2]"]
 )
 
@@ -55,8 +56,9 @@ def page_of(said: str = SAID, text: str = "A text.", title: str = "Title", quest
     listing = Listing(question, (documents[3], documents[1]), (2, 1))
     outcome = trace(listing, said, documents, list(scores.values()), [documents[2]], {"stage 1": 1.0, "stage 2": 2.0})
     return Page(
-        "t", question, "from here", documents, {}, scores, 0.3, 2, ("d1", "d3"), ("d3", "d1"),
-        reasoning=outcome.reasoning, trace=outcome, first=outcome, step="done",
+        token="t", question=question, source="from here", documents=documents, scores=scores, threshold=0.3,
+        max_documents=2, first_max_documents=2, kept=("d1", "d3"), shown=("d3", "d1"), reasoning=outcome.reasoning,
+        trace=outcome, first=outcome, step="done",
     )  # fmt: skip
 
 
@@ -88,33 +90,86 @@ def test_the_text_is_there_as_it_was() -> None:
     assert "Is 1 < 2?" in text_of(view.answer(page))
 
 
+def card_of(page: Page, place: int) -> str:
+    """The HTML of one document's card."""
+    return re.search(rf'<article [^>]*id="card-{place}".*?</article>', view.cards(page), re.DOTALL)[0]
+
+
 def test_every_document_says_what_became_of_it() -> None:
     page = page_of()
-    html = {place: view.card(page, document, place) for place, document in enumerate(page.documents)}
-    assert "below threshold" in text_of(html[0])
-    assert "the answer rests on it" in text_of(html[1])
-    assert "over the budget" in text_of(html[2])
-    assert text_of(html[3]).endswith("kept")
-    assert "[2]" in text_of(html[1])
-    assert "switched off" in text_of(view.card(replace(page, off=frozenset({"d0"})), page.documents[0], 0))
+    told = [text_of(card_of(page, place)) for place in range(4)]
+    assert "below threshold" in told[0]
+    assert "cited by the answer" in told[1]
+    assert "over the budget" in told[2]
+    assert told[3].strip().endswith("kept")
+    assert "[2]" in told[1]
+    assert "switched off" in text_of(card_of(replace(page, off=frozenset({"d0"})), 0))
 
 
-def test_a_bar_has_the_score_and_the_threshold_on_it() -> None:
-    found = Elements(view.bar(0.25, 0.02))
-    assert ("aria-valuenow", "0.25") in found.attributes
-    assert ("style", "width:25.0%") in found.attributes
-    assert ("style", "left:2.0%") in found.attributes
-    assert view.bar(None, 0.5) == ""
+def test_what_is_left_out_stands_in_the_order_of_retrieval_with_the_words_found() -> None:
+    page = page_of(question="What is the capital of Chad?")
+    texts = ("Nothing.", "Kept.", "x " * 200 + "the capital, N'Djamena, lies on a river", "Kept, too.")
+    documents = tuple(replace(d, text=text) for d, text in zip(page.documents, texts, strict=True))
+    page = replace(page, documents=documents, scores=page.scores | {"d0": 0.001, "d2": 0.2})
+    html = view.cards(page)
+    assert re.findall(r'id="card-(\d)"', html) == ["1", "3", "0", "2"]  # kept: by score; the rest: as retrieved
+    found = Elements(card_of(page, 2))
+    assert "found: capital" in found.text
+    assert "… " in found.text  # the excerpt is the part that holds the word, not the beginning
+    assert "mark" in found.names
+    assert "N'Djamena" in found.text.split("Read its text")[0]
+    assert "found:" not in text_of(card_of(page, 0))
 
 
-def test_a_small_score_does_not_read_as_none_beside_a_small_threshold() -> None:
-    assert text_of(view.bar(0.0031, 0.0008)) == "0.0031"
+def bars(page: Page) -> list[tuple[float, float]]:
+    """Width of each bar and place of its tick, in percent, in the order of retrieval."""
+    html = "".join(card_of(page, place) for place in range(len(page.documents)))
+    widths, ticks = (re.findall(rf"{name}:([0-9.]+)%", html) for name in ("width", "left"))
+    return [(float(width), float(tick)) for width, tick in zip(widths, ticks, strict=True)]
+
+
+def test_bars_tell_small_scores_apart_from_a_small_threshold() -> None:
+    scores = {"d0": 0.0003, "d1": 0.97, "d2": 0.0031, "d3": 0.11}
+    page = replace(page_of(), scores=scores, threshold=0.0008)
+    assert 'aria-valuenow="0.0031"' in card_of(page, 2)
+    assert "<output>0.0031</output>" in card_of(page, 2)
+    assert 'title="threshold 0.0008"' in card_of(page, 2)
+    (low, tick), (high, _), (small, _), (middle, _) = bars(page)
+    assert low + 3 < tick < small - 3 < middle < high - 10
+    extremes = bars(replace(page, scores={"d0": 0.0, "d1": 1.0, "d2": 1e-300, "d3": 0.5}, threshold=1.0))
+    assert extremes == [(0.0, 100.0), (100.0, 100.0), (0.0, 100.0), (50.0, 100.0)]
+
+
+def test_a_filter_that_is_not_the_tuned_one_is_told_wherever_its_outcome_is_shown() -> None:
+    page = replace(page_of(), tuned=(0.3, 2))
+    for part in (view.steps, view.answer, view.cards):
+        assert "tuned" not in text_of(part(page))
+        assert "0.3" in text_of(part(replace(page, tuned=(0.0008, 2)))), part
+        assert "0.0008" in text_of(part(replace(page, tuned=(0.0008, 2)))), part
+    assert "at most 2, not 5" in text_of(view.answer(replace(page, tuned=(0.3, 5))))
+
+
+def test_a_trace_says_what_it_does_not_hold() -> None:
+    page = replace(page_of(), read_only=True, threshold=None)
+    assert "does not hold the threshold" in text_of(view.answer(page))
+    assert "threshold not recorded" in text_of(view.cards(page))
+    assert "over the budget" in text_of(card_of(page, 2))
+    assert "below threshold" in text_of(card_of(page, 0))
+    assert "the threshold" not in text_of(view.answer(replace(page, threshold=0.3)))
+
+
+def test_what_no_screen_can_show_is_a_space() -> None:
+    page = page_of(text="a\x1b[31mb\x00c\u202ed\ud800e", title="t\x07", question="q\x9b?")
+    for part in PARTS[:5]:
+        html = part(page)
+        html.encode()
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", html)
 
 
 def test_citations_lead_to_cards_and_others_are_text() -> None:
     found = Elements(view.chain(page_of()))
     assert [value for name, value in found.attributes if name == "data-card"] == ["1", "3"]
-    assert found.text == "[2] helps: B. [1] does not help. [9] is no document."
+    assert found.text.strip() == "[2] helps: B. [1] does not help. [9] is no document."
 
 
 def test_the_ranking_tells_each_document_s_way() -> None:
@@ -131,12 +186,16 @@ def test_the_ranking_tells_each_document_s_way() -> None:
 
 def test_what_changed_is_marked_and_what_did_not_is_said() -> None:
     page = page_of()
-    assert view.difference(page) == ""
+    assert not {"mark changed", "mark same"} & {value for _, value in Elements(view.answer(page)).attributes}
     left = replace(page.trace, retrieved=("d0", "d2", "d3"), answer="b.", cited=("d3",), ranking=("d3",), kept=("d3",))
     same = replace(page, trace=left)
     assert "stays the same without Title 1" in text_of(view.answer(same))
     other = replace(page, trace=replace(left, answer="C"))
     assert "Changed without Title 1. Before: B" in text_of(view.answer(other))
+    moved = replace(other, trace=replace(other.trace, threshold=0.5), first=replace(page.trace, threshold=0.3))
+    assert "without Title 1 and with threshold 0.5 instead of 0.3" in text_of(view.answer(moved))
+    fewer = replace(page, trace=replace(page.trace, answer="C"), max_documents=1)
+    assert "Changed with at most 1 documents instead of 2" in text_of(view.answer(fewer))
     assert "was 2" in text_of(view.ranking(other))
     assert "Title 1 was 1" in text_of(view.ranking(other))
 
@@ -155,8 +214,8 @@ def test_malformed_and_unknown_are_shown_as_what_they_are() -> None:
 def test_the_trace_to_take_home_names_no_file() -> None:
     page = page_of()
     documents = tuple(document | {"image": "/home/me/a.png"} for document in page.trace.documents)
-    assert "/home/me" not in portable(replace(page.trace, documents=documents)).to_json()
-    assert Trace.from_json(portable(page.trace).to_json()) == page.trace
+    assert "/home/me" not in portable(replace(page, trace=replace(page.trace, documents=documents))).to_json()
+    assert Trace.from_json(portable(page).to_json()) == page.trace
 
 
 def test_every_step_on_the_way_can_be_shown() -> None:
