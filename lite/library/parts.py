@@ -80,3 +80,20 @@ def packed_boxes(rows: Iterable[tuple[int, int, float, float, float, float]]) ->
 def unpacked_boxes(boxes: bytes) -> list[tuple[int, int, float, float, float, float]]:
     """The rows that `packed_boxes` was given."""
     return [(start, end, *(value / WHOLE for value in box)) for start, end, *box in BOX.iter_unpack(boxes)]
+
+
+@dataclass(frozen=True)
+class File:
+    """What a library knows of a file that it holds.
+
+    Args:
+        root: The folder that was indexed.
+        path: From there.
+        state: Changes with the file's content, and with what reads it.
+        documents: How many it holds of it.
+    """
+
+    root: str
+    path: str
+    state: str
+    documents: int

@@ -26,6 +26,7 @@ from lancedb.query import MatchQuery
 from lite.library import words
 from lite.library.embedding import embed_query, embed_rows, embedding_size
 from lite.library.images import open_image
+from lite.library.parts import File
 from lite.schema import Document, LiteError
 
 if TYPE_CHECKING:
@@ -66,23 +67,6 @@ class Folder:
 
     path: str
     files: int
-    documents: int
-
-
-@dataclass(frozen=True)
-class File:
-    """What a library knows of a file that it holds.
-
-    Args:
-        root: The folder that was indexed.
-        path: From there.
-        state: Changes with the file's content, and with what reads it.
-        documents: How many it holds of it.
-    """
-
-    root: str
-    path: str
-    state: str
     documents: int
 
 

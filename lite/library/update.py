@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
 from pathlib import Path
+from typing import Protocol
 
 from lite.library.images import ocr_installed
-from lite.library.parts import DEFAULT_LIMITS, Limits, Part, Unreadable
+from lite.library.parts import DEFAULT_LIMITS, File, Limits, Part, Unreadable
 from lite.library.readers import HEIC, IMAGES, VERSION, as_document
-from lite.library.store import File, Library
 from lite.library.walk import LeftOut, walk
 from lite.library.workers import read_files
 from lite.schema import LiteError
@@ -23,6 +23,22 @@ BATCH_ROWS, BATCH_BYTES, BATCH_SECONDS = 1000, 64 << 20, 10
 MOVED_ROWS = 200  # rewritten at once, with their pictures
 SAME_FOLDER = 0.5  # share of the files of a folder that no longer exists which must be in another: it was renamed
 DIGEST = 64  # characters at the end of a state that tell the content
+
+
+class Store(Protocol):
+    """What `update` needs of a `lite.library.store.Library`, whose methods have the documentation."""
+
+    address: str
+
+    def upgrade(self) -> bool: ...
+    def files(self) -> dict[str, File]: ...
+    def rows(self, files: Iterable[str]) -> list[dict]: ...
+    def write(self, rows: Sequence[dict], moved: Iterable[str] = ()) -> None: ...
+    def remove(self, files: Iterable[str]) -> None: ...
+    def set_root(self, old: Iterable[str], new: str) -> None: ...
+    def is_stale(self) -> bool: ...
+    def optimise(self) -> None: ...
+    def __len__(self) -> int: ...
 
 
 @dataclass
@@ -44,7 +60,7 @@ class IndexReport(LeftOut):
 
 
 def update(
-    library: Library,
+    library: Store,
     folder: str | Path,
     ocr: bool | None,
     limits: Limits | None,
@@ -93,7 +109,7 @@ class _Here:
         states: Of the files, as far as they were looked at.
     """
 
-    library: Library
+    library: Store
     home: Path
     place: Path
     files: dict[str, Path]
