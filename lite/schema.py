@@ -17,6 +17,9 @@ Kind = Literal["text", "image", "table", "page"]
 # (PostScript) or are seldom tested.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF")
 
+# Of an image that a model is shown: its sides' largest ratio, and the pixels of the longer one where it is exceeded.
+LARGEST_RATIO, LONGEST_STRIPE = 100, 4096
+
 
 class LiteError(Exception):
     """A problem that the user can fix. The command line prints it without a traceback and exits with 1."""
@@ -84,14 +87,33 @@ def open_image_file(source: Path | str | IO[bytes]) -> Image.Image:
 
 
 def as_seen(image: Image.Image) -> Image.Image:
-    """RGB as a person sees the image: upright, as a camera's Exif says, and on white where it is transparent."""
+    """RGB as a person sees the image: upright, as a camera's Exif says, and on white where it is transparent.
+
+    An image so narrow that models refuse it gets white margins, see `shown_size`.
+    """
     image = ImageOps.exif_transpose(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = image.convert("I").point(lambda value: value / 257)  # Pillow would clip 16-bit grey at 255
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    if (size := shown_size(*image.size)) == image.size:
+        return image.convert("RGB")
+    image.thumbnail(size)
+    canvas = Image.new("RGB", size, "white")
+    canvas.paste(image.convert("RGB"), ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
+    return canvas
+
+
+def shown_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height of an image as `as_seen` gives it, in pixels: its own, but no side is more than 100 times the
+    other, as Qwen's processor refuses 200."""
+    long, short = max(width, height), max(1, min(width, height))
+    if long <= LARGEST_RATIO * short:
+        return width, height
+    long = min(long, LONGEST_STRIPE)
+    least = -(-long // LARGEST_RATIO)
+    return (long, least) if width > height else (least, long)
 
 
 @dataclass(frozen=True)

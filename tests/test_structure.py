@@ -84,13 +84,12 @@ def test_the_front_door_opens_every_name_and_imports_late() -> None:
 
 # Declared although no line imports them: another package loads them, or wants them named.
 LOADED_BY_OTHERS = {
-    "lxml": "Beautiful Soup's parser",
     "spacy-lookups-data": "spaCy's tables of lemmas",
     "tensorboard": "report_to: tensorboard, the default of the recipes",
     "torchvision": "transformers' image processors",
 }
 PACKAGE_OF = {
-    "PIL": "pillow", "bs4": "beautifulsoup4", "markdown_it": "markdown-it-py", "pillow_heif": "pillow-heif",
+    "PIL": "pillow", "markdown_it": "markdown-it-py", "pillow_heif": "pillow-heif",
     "yaml": "pyyaml",
 }  # fmt: skip
 

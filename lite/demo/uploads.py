@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from lite.library.images import ocr_installed
+from lite.library.ocr import ocr_installed
 from lite.library.parts import Limits, Unreadable
 from lite.library.readers import SUFFIXES, as_document
 from lite.library.workers import read_files

@@ -1,46 +1,61 @@
-"""One file in, its documents out: PDF, images, text, Markdown, HTML, Word, CSV, TSV and Excel tables.
+"""One file in, its documents out: PDF, images, office files, web pages, mails, texts, source code and tables.
 
 What a file may cost is limited (`Limits`); whatever is over a limit, locked or broken raises `Unreadable` with a reason
-that a person understands.
+that a person understands. What is left out of a file that is read is named in the `note` of one of its parts.
 """
 
 from __future__ import annotations
 
 import csv
-import re
-import warnings
+import io
+import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from xml.parsers.expat import ExpatError
+from pathlib import Path, PurePosixPath
 
-import mammoth
-import pypdfium2 as pdfium
+from lxml import etree
 from openpyxl.utils.exceptions import InvalidFileException
-from PIL import Image, UnidentifiedImageError
-from pypdfium2.raw import FPDF_ERR_PASSWORD, FPDF_PAGEOBJ_IMAGE, FPDF_PAGEOBJ_PATH
 
+from lite.library.decoding import decoded
 from lite.library.html import split_html
-from lite.library.images import IMAGE_SIDE, as_jpeg, enable_heic, open_image, reduced, text_in
+from lite.library.images import enable_heic, open_image, read_image
+from lite.library.mail import split_mail
+from lite.library.markdown import split_markdown
+from lite.library.open_document import open_document_html
 from lite.library.parts import DEFAULT_LIMITS, Limits, Part, Unreadable
-from lite.library.splitting import split_markdown, split_table, split_text
-from lite.library.tables import csv_rows, excel_sheets
-from lite.schema import Document, LiteError, open_image_file
+from lite.library.pdf import read_pdf
+from lite.library.sheets import csv_rows, excel_sheets
+from lite.library.slides import slides_html
+from lite.library.splitting import split_lines, split_text
+from lite.library.tables import split_tables
+from lite.library.word import word_html
+from lite.schema import Document, LiteError
 
-TEXT = (".txt", ".text", ".rst")
+TEXT = (".txt", ".text", ".rst", ".log", ".org", ".tex", ".srt", ".vtt")
 MARKDOWN = (".md", ".markdown")
 HTML = (".html", ".htm", ".xhtml")
-WORD = (".docx",)
+OFFICE = (".docx", ".pptx", ".odt")
+MAIL = (".eml",)
 TABLES = (".csv", ".tsv", ".xlsx")
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp")
+IMAGES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif")
 HEIC = (".heic", ".heif")  # need the extra `heic`
-SUFFIXES = (".pdf", *TEXT, *MARKDOWN, *HTML, *WORD, *TABLES, *IMAGES, *HEIC)
+CODE = tuple(
+    ".bash .bat .c .cc .clj .cpp .cs .css .cu .cxx .dart .diff .ex .exs .f90 .fs .go .gradle .groovy .h .hpp .hs "
+    ".ini .ipynb .java .jl .js .json .jsx .kt .lua .m .mjs .nim .patch .php .pl .ps1 .py .pyi .r .rb .rs .sass "
+    ".scala .scss .sh .sql .swift .tf .toml .ts .tsx .vb .vue .xml .yaml .yml .zig .zsh".split()
+)
+DOCUMENTS = (".pdf", *TEXT, *MARKDOWN, *HTML, *OFFICE, *MAIL, *TABLES, *IMAGES, *HEIC)
+SUFFIXES = (*DOCUMENTS, *CODE)
+PICTURED = (".pdf", *OFFICE, *IMAGES, *HEIC)  # other documents come out of them with text recognition
 
-LARGE_FIGURE = 0.02  # of the page's area; smaller pictures are logos and rules
-MANY_PATHS = 40  # lines and curves on a page from which on it is taken to hold a drawing
-VERSION = 2  # changes when other documents come out of the same file
+VERSION = 3  # changes when other documents come out of the same file
+SMALL_PICTURE = 64  # pixels of a side up to which a picture in a document is a logo or a rule
+DAMAGED = (
+    zipfile.BadZipFile, InvalidFileException, etree.LxmlError, OSError, AttributeError, IndexError, KeyError,
+    RecursionError, SyntaxError, TypeError, ValueError,
+)  # fmt: skip
 
 
 def read_file(path: Path, ocr: bool, limits: Limits = DEFAULT_LIMITS) -> list[Part]:
@@ -61,193 +76,198 @@ def read_file(path: Path, ocr: bool, limits: Limits = DEFAULT_LIMITS) -> list[Pa
         if size > limits.megabytes * 10**6:
             raise Unreadable(f"it has {size / 1e6:,.0f} MB; the limit is {limits.megabytes} MB (--max_megabytes).")
         if path.suffix.lower() not in SUFFIXES:
-            raise Unreadable(f"files of its kind are not read. Save it as one of {' '.join(SUFFIXES)}")
+            raise Unreadable(f"files of its kind are not read. Save it as one of {' '.join(DOCUMENTS)}")
         parts = [_clean(part) for part in _READERS[path.suffix.lower()](path, ocr, limits)]
     except LiteError as error:  # an extra is missing
         raise Unreadable(str(error)) from error
     except OSError as error:
         raise Unreadable(f"it cannot be read ({error.strerror or error}).") from error
-    parts = [part for part in parts if part.text or part.image]
-    if not parts:
-        raise Unreadable("it holds no text and no image.")
-    return parts
+    full = [part for part in parts if part.text or part.image]
+    notes = list(dict.fromkeys(part.note for part in parts if part.note))
+    if not full:
+        raise Unreadable(" ".join(["it holds no text and no image.", *notes]))
+    return [replace(part, note=" ".join(notes) if part is full[0] else "") for part in full]
 
 
 # ---------------------------------------------------------------------------------------------------------------- kinds
 
 
-def _read_pdf(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
-    try:
-        with pdfium.PdfDocument(path) as pdf:
-            if len(pdf) > limits.pages:
-                raise Unreadable(f"it has {len(pdf):,} pages; the limit is {limits.pages:,} (--max_pages).")
-            for number in range(len(pdf)):
-                yield from _read_page(pdf, number, ocr)
-    except pdfium.PdfiumError as error:
-        if error.err_code == FPDF_ERR_PASSWORD:
-            raise Unreadable("it is protected by a password. Save it without one.") from error
-        raise Unreadable(f"it is a damaged PDF, or none at all ({str(error).rstrip('.')}).") from error
-
-
-def _read_page(pdf: pdfium.PdfDocument, number: int, ocr: bool) -> Iterator[Part]:
-    page = pdf[number]
-    text = page.get_textpage().get_text_range().replace("\ufffe", "").replace("\x02", "")
-    image = b""
-    if not text.strip() or _has_figures(page):
-        longer = max(page.get_size())
-        picture = page.render(scale=min(IMAGE_SIDE / longer, 20)).to_pil().convert("RGB")
-        if not text.strip() and picture.convert("L").getextrema()[0] > 250:
-            return  # a blank page
-        image = as_jpeg(picture)
-        if ocr and not text.strip():
-            text = text_in(picture)
-    for count, chunk in enumerate(split_text(text) or [""]):
-        more = count > 0
-        place = f"page={number + 1}" + f",part={count + 1}" * more
-        title = f"page {number + 1}" + f", part {count + 1}" * more
-        yield Part(place, "page" if image else "text", title, chunk, image)
-        image = b""  # with the first part of the text only
-
-
-def _has_figures(page: pdfium.PdfPage) -> bool:
-    width, height = page.get_size()
-    paths = 0
-    for item in page.get_objects(filter=[FPDF_PAGEOBJ_IMAGE, FPDF_PAGEOBJ_PATH], max_depth=4):
-        if item.type == FPDF_PAGEOBJ_PATH:
-            paths += 1
-            if paths >= MANY_PATHS:
-                return True
-            continue
-        left, bottom, right, top = item.get_bounds()
-        if (right - left) * (top - bottom) >= LARGE_FIGURE * width * height:
-            return True
-    return False
-
-
 def _read_image(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
     if path.suffix.lower() in HEIC:
         enable_heic()
-    pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is looked at below
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata
-            with open_image_file(path) as image:
-                frames = image.n_frames if image.format == "TIFF" else 1
-                if frames > limits.pages:
-                    raise Unreadable(f"it has {frames:,} pages; the limit is {limits.pages:,} (--max_pages).")
-                for frame in range(frames):
-                    image.seek(frame)
-                    _check_pixels(image.width * image.height / 1e6, limits)
-                    picture = reduced(image)
-                    text = " ".join(text_in(picture).split("\n")) if ocr else ""
-                    place, kind, title = (
-                        (f"page={frame + 1}", "page", f"page {frame + 1}") if frames > 1 else ("", "image", "")
-                    )
-                    yield Part(place, kind, title, text, as_jpeg(picture))
-    except UnidentifiedImageError as error:
-        raise Unreadable(f"it is no image, whatever its name says{_looks_like(path)}.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise Unreadable(f"it is a damaged image ({error}).") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = pillows_limit
-
-
-def _check_pixels(megapixels: float, limits: Limits) -> None:
-    if megapixels > limits.megapixels:
-        raise Unreadable(f"it has {megapixels:,.0f} megapixels; the limit is {limits.megapixels} (--max_megapixels).")
+    return read_image(path, ocr, limits)
 
 
 def _read_text(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
-    for number, text in enumerate(split_text(_decoded(path)), start=1):
-        yield Part(f"part={number}", "text", _part(number), text)
+    return _numbered(split_text(decoded(path.read_bytes())))
+
+
+def _read_code(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
+    for first, last, text in split_lines(decoded(path.read_bytes())):
+        yield Part(f"lines={first}-{last}", "text", f"lines {first}–{last}", text)
+
+
+def _read_notebook(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
+    """The cells of a Jupyter notebook; what they printed is left out."""
+    try:
+        cells = json.loads(decoded(path.read_bytes()))["cells"]
+        texts = [("".join(cell["source"]), cell["cell_type"] == "code") for cell in cells]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Unreadable(f"it is a damaged notebook ({error}).") from error
+    return _sections("\n\n".join(f"```\n{text}\n```" if code else text for text, code in texts))
 
 
 def _read_markdown(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
-    for number, (headings, text, is_table) in enumerate(split_markdown(_decoded(path)), start=1):
-        yield Part(f"part={number}", "table" if is_table else "text", headings, text)
+    return _sections(decoded(path.read_bytes()))
+
+
+def _sections(text: str) -> Iterator[Part]:
+    for number, (headings, part, is_table) in enumerate(split_markdown(text), start=1):
+        yield Part(f"part={number}", "table" if is_table else "text", headings, part)
 
 
 def _read_html(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
-    for place, is_table, title, text in split_html(path.read_bytes()):
-        yield Part(place, "table" if is_table else "text", title, text)
+    return split_html(path.read_bytes())
 
 
-def _read_docx(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
-    """By way of HTML: headings, paragraphs and tables. Its pictures are left out."""
-    try:
-        _check_archive(path, limits)
-        with path.open("rb") as file:
-            html = mammoth.convert_to_html(file, convert_image=lambda image: []).value
-    except (zipfile.BadZipFile, OSError, ExpatError, KeyError, ValueError, AttributeError, IndexError) as error:
-        raise Unreadable(f"it is a damaged or locked Word file ({error}).") from error
-    for place, is_table, title, text in split_html(f'<meta charset="utf-8">{html}'.encode()):
-        yield Part(place, "table" if is_table else "text", title, text)
+def _read_mail(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
+    return split_mail(path.read_bytes())
+
+
+def _read_docx(path: Path, ocr: bool, limits: Limits) -> list[Part]:
+    def read(archive: zipfile.ZipFile) -> Iterator[Part]:
+        yield from split_html(word_html(archive))
+        yield from _pictures(archive, _names(archive, "word/media/"), ocr, limits)
+
+    return _from_archive(path, "Word", read, ocr, limits)
+
+
+def _read_odt(path: Path, ocr: bool, limits: Limits) -> list[Part]:
+    def read(archive: zipfile.ZipFile) -> Iterator[Part]:
+        yield from split_html(open_document_html(archive))
+        yield from _pictures(archive, _names(archive, "Pictures/"), ocr, limits)
+
+    return _from_archive(path, "OpenDocument", read, ocr, limits)
+
+
+def _read_pptx(path: Path, ocr: bool, limits: Limits) -> list[Part]:
+    def read(archive: zipfile.ZipFile) -> Iterator[Part]:
+        hidden, seen = [], set()
+        for number, (html, is_hidden, pictures) in enumerate(slides_html(archive), start=1):
+            place = f"page={number}"
+            name = f"slide {number}" + " (hidden)" * is_hidden
+            hidden += [str(number)] * is_hidden
+            own = [picture for picture in dict.fromkeys(pictures) if picture not in seen]
+            seen.update(own)
+            for part in [*split_html(html), *_pictures(archive, own, ocr, limits)]:
+                title = " > ".join(filter(None, (name, part.title)))
+                yield replace(part, place=f"{place},{part.place}", title=title, page=number)
+        if hidden:
+            yield Part("", "text", "", note=f"hidden slides were read, too: {', '.join(hidden)}.")
+
+    return _from_archive(path, "PowerPoint", read, ocr, limits)
 
 
 def _read_csv(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
-    rows = csv_rows(_decoded(path), "\t" if path.suffix.lower() == ".tsv" else "")
+    rows = csv_rows(decoded(path.read_bytes()), "\t" if path.suffix.lower() == ".tsv" else "")
     try:
-        for number, table in enumerate(split_table(rows), start=1):
-            yield Part(f"part={number}", "table", _part(number), table)
+        yield from _numbered(split_tables(rows), "table")
     except csv.Error as error:
         raise Unreadable(f"it is no table ({error}).") from error
 
 
 def _read_xlsx(path: Path, ocr: bool, limits: Limits) -> Iterator[Part]:
     try:
-        _check_archive(path, limits)
-        for name, rows in excel_sheets(path):
-            for number, table in enumerate(split_table(rows), start=1):
-                title = ", ".join(filter(None, (name, _part(number))))
-                yield Part(f"sheet={name},part={number}", "table", title, table)
-    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, TypeError, SyntaxError) as error:
+        with _archive(path, limits) as archive:
+            left_out = {kind: len(_names(archive, f"xl/{kind}s/{kind}")) for kind in ("chart", "drawing")}
+            left_out["picture"] = len(_names(archive, "xl/media/"))
+        left_out.pop("drawing")
+        hidden = []
+        for name, is_hidden, rows in excel_sheets(path):
+            hidden += [name] * is_hidden
+            for part in _numbered(split_tables(rows), "table"):
+                title = ", ".join(filter(None, (name + " (hidden)" * is_hidden, part.title)))
+                yield replace(part, place=f"sheet={name},{part.place}", title=title)
+        notes = [f"hidden sheets were read, too: {', '.join(hidden)}."] * bool(hidden)
+        notes += [f"{count} {kind}{'s' * (count > 1)} in it not read." for kind, count in left_out.items() if count]
+        if notes:
+            yield Part("", "text", "", note=" ".join(notes))
+    except DAMAGED as error:
         raise Unreadable(f"it is a damaged or locked Excel file ({error}).") from error
 
 
-def _check_archive(path: Path, limits: Limits) -> None:
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(info.file_size for info in archive.infolist()) / 1e6
-    if unpacked > 5 * limits.megabytes:
-        raise Unreadable(f"it unpacks to {unpacked:,.0f} MB; the limit is {5 * limits.megabytes} MB.")
-
-
-_READERS = {
-    ".pdf": _read_pdf,
+_READERS: dict[str, Callable[[Path, bool, Limits], Iterable[Part]]] = {
+    ".pdf": read_pdf,
     **dict.fromkeys(TEXT, _read_text),
     **dict.fromkeys(MARKDOWN, _read_markdown),
     **dict.fromkeys(HTML, _read_html),
-    **dict.fromkeys(WORD, _read_docx),
+    **dict.fromkeys(MAIL, _read_mail),
+    ".docx": _read_docx,
+    ".odt": _read_odt,
+    ".pptx": _read_pptx,
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".xlsx": _read_xlsx,
     **dict.fromkeys((*IMAGES, *HEIC), _read_image),
+    **dict.fromkeys(CODE, _read_code),
+    ".ipynb": _read_notebook,
 }
+
+# ------------------------------------------------------------------------------------------------- archives of Office
+
+
+def _from_archive(
+    path: Path, program: str, read: Callable[[zipfile.ZipFile], Iterator[Part]], ocr: bool, limits: Limits
+) -> list[Part]:
+    try:
+        with _archive(path, limits) as archive:
+            parts = list(read(archive))
+    except DAMAGED as error:
+        raise Unreadable(f"it is a damaged or locked {program} file ({error}).") from error
+    if not ocr and any(part.image for part in parts) and not any(part.text for part in parts):
+        parts[0] = replace(parts[0], note="it holds pictures only; the text in them was not read (--ocr).")
+    return parts
+
+
+def _archive(path: Path, limits: Limits) -> zipfile.ZipFile:
+    archive = zipfile.ZipFile(path)
+    unpacked = sum(info.file_size for info in archive.infolist()) / 1e6
+    if unpacked > 5 * limits.megabytes:
+        archive.close()
+        raise Unreadable(f"it unpacks to {unpacked:,.0f} MB; the limit is {5 * limits.megabytes} MB.")
+    return archive
+
+
+def _names(archive: zipfile.ZipFile, start: str) -> list[str]:
+    return [name for name in archive.namelist() if name.startswith(start) and not name.endswith("/")]
+
+
+def _pictures(archive: zipfile.ZipFile, names: Iterable[str], ocr: bool, limits: Limits) -> Iterator[Part]:
+    """The pictures in an office file as documents of their own; those of kinds that are not read are counted."""
+    number = 0
+    unread: list[str] = []
+    for name in names:
+        try:
+            found = list(read_image(io.BytesIO(archive.read(name)), ocr, limits))
+        except Unreadable:
+            unread.append(PurePosixPath(name).suffix or name)
+            continue
+        for part in found:
+            if min(open_image(part.image).size) > SMALL_PICTURE:
+                number += 1
+                yield replace(part, place=f"picture={number}", title=f"picture {number}")
+    if unread:
+        kinds = ", ".join(sorted(set(unread)))
+        yield Part("", "text", "", note=f"{len(unread)} picture{'s' * (len(unread) > 1)} in it not read ({kinds}).")
+
 
 # -------------------------------------------------------------------------------------------------------------- helpers
 
 
-def _part(number: int) -> str:
-    """For titles: later parts of one text or table say which they are."""
-    return f"part {number}" if number > 1 else ""
-
-
-def _decoded(path: Path) -> str:
-    """UTF-8, UTF-16 with its mark, or what the bytes look like."""
-    data = path.read_bytes()
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", errors="replace")
-    if b"\0" in data[:100_000]:
-        raise Unreadable("it is no text, whatever its name says (it holds zero bytes).")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        runs = re.findall(rb"[\x80-\xff]+", data[:100_000])
-        if sum(len(run) == 1 for run in runs) >= 0.75 * len(runs):
-            return data.decode("cp1252", errors="replace")  # accents between plain letters: a western language
-        from charset_normalizer import from_bytes  # takes short western texts for Chinese or Czech
-
-        best = from_bytes(data[:100_000]).best()
-        return data.decode(best.encoding if best else "latin-1", errors="replace")
+def _numbered(texts: Iterable[str], kind: str = "text") -> Iterator[Part]:
+    """Parts of one text or table; later ones say in their titles which they are."""
+    for number, text in enumerate(texts, start=1):
+        yield Part(f"part={number}", kind, f"part {number}" if number > 1 else "", text)
 
 
 def _clean(part: Part) -> Part:
@@ -256,12 +276,6 @@ def _clean(part: Part) -> Part:
         value.replace("\0", "").encode("utf-8", "replace").decode().strip() for value in (part.title, part.text)
     )
     return replace(part, title=" ".join(title.split()), text=text)
-
-
-def _looks_like(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(200).lstrip().lower()
-    return ": it holds HTML" if start.startswith((b"<!doctype", b"<html")) else ""
 
 
 def as_document(part: Part, file: str, name: str) -> Document:

@@ -1,123 +1,177 @@
-"""Long texts and tables in parts that fit into a prompt: at headings and sentence ends, or between rows."""
+"""Long texts in parts that fit into a prompt: at paragraphs and sentence ends, else between lines, words or letters.
+
+No character but spaces is lost, and none is doubled: put together, the parts have the letters of the text in order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-from markdown_it import MarkdownIt
 from sentencex import segment
 
 PART_CHARS = 1200  # what every full-size profile shows of a document (`document_chars`)
-LONGEST_SENTENCE = 5 * PART_CHARS  # beyond it, it is no sentence: data, or a script without spaces
-LONGEST_CELL = 500
-CAPTION_ROWS = 5
+LONGEST_TITLE = 300  # headings are repeated above each of their parts
+PARAGRAPHS = re.compile(r"\n[^\S\n]*(?:\n\s*)+")
+# Where a text without ends of sentences is cut, best first: lines, sentences, words, then signs.
+CUTS = [re.compile(c) for c in (r"\n", r"(?<=[.!?…;])\s|(?<=[。！？；])", r"\s", r"(?<=[,、，:：)\]}>|/_=&-])")]
+SPACE = CUTS[2]
+JOINERS = "\u200d\ufe0e\ufe0f"  # hold emoji and letters together
 
 
-def split_text(text: str) -> list[str]:
-    """Parts of about 1,200 characters that end where a paragraph or a sentence ends."""
-    paragraphs = (paragraph.strip() for paragraph in text.replace("\r\n", "\n").split("\n\n"))
-    return _packed(_pieces(paragraph for paragraph in paragraphs if paragraph))
+class Block(NamedTuple):
+    """A piece of a document in its order, whatever the kind of file.
 
-
-def split_markdown(text: str) -> list[tuple[str, str, bool]]:
-    """(headings, part, is a table) of a Markdown text.
-
-    A part lies in one section; its headings read `Setup > Wiring`. Tables are parts of their own, see `split_table`.
+    Args:
+        text: A heading, a paragraph, or a table in Markdown.
+        level: Of a heading, from 1; 0 otherwise.
+        is_table: It is a part by itself.
     """
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # as the parser counts them
-    parts: list[tuple[str, str, bool]] = []
-    path: dict[int, str] = {}
-    blocks: list[str] = []
 
-    def flush() -> None:
-        parts.extend((" > ".join(path.values()), part, False) for part in _packed(_pieces(blocks)))
-        blocks.clear()
-
-    tokens = MarkdownIt("commonmark").enable("table").parse(text)
-    for place, token in enumerate(tokens):
-        if token.level or token.map is None:
-            continue
-        block = "\n".join(lines[slice(*token.map)]).strip()
-        if token.type == "heading_open":
-            flush()
-            level = int(token.tag[1])
-            path = {depth: title for depth, title in path.items() if depth < level}
-            path[level] = " ".join(tokens[place + 1].content.split())
-        elif token.type == "table_open":
-            flush()
-            rows = [_cells(line) for line in block.splitlines()]
-            parts += [(" > ".join(path.values()), part, True) for part in split_table([rows[0], *rows[2:]])]
-        elif block:
-            blocks.append(block)
-    flush()
-    return parts or [("", title, False) for title in path.values()]  # of headings alone
+    text: str
+    level: int = 0
+    is_table: bool = False
 
 
-def split_table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Markdown tables of about 1,200 characters, each with the table's header, which is its first row.
+def split_text(text: str, limit: int = PART_CHARS) -> list[str]:
+    """Parts of at most `limit` characters, 1,200 unless given, that end where a paragraph or a sentence ends."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return _packed(PARAGRAPHS.split(text.strip()), limit)
 
-    A line or two above the header, of one cell each, are its caption and stand above each part. Empty rows are left
-    out; cells are cut at 500 characters.
+
+def split_lines(text: str, limit: int = PART_CHARS) -> Iterator[tuple[int, int, str]]:
+    """(first line, last line, part) of source code: whole lines, their indentation kept."""
+    first, block, size = 1, [], 0
+    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1):
+        for piece in [line.rstrip()] if len(line) <= limit else [piece for _, piece in _cut(line, limit, "")]:
+            if block and size + len(piece) > limit:
+                yield first, number - (first < number), "\n".join(block)
+                first, block, size = number, [], 0
+            block.append(piece)
+            size += len(piece) + 1
+    if block:
+        yield first, number, "\n".join(block)
+
+
+def split_blocks(blocks: Iterable[Block], title: str = "") -> Iterator[tuple[str, str, bool]]:
+    """(headings, part, is a table) of a document.
+
+    A part lies in one section; its headings read `Setup > Wiring`. A heading with nothing below it becomes text of the
+    section around it.
+
+    Args:
+        blocks: In the order of the document.
+        title: Of the whole, above all headings.
     """
-    filled = (cells for row in rows if any(cells := [_cell(value) for value in row]))
-    first = list(islice(filled, CAPTION_ROWS + 1))
-    start = next((place for place, cells in enumerate(first) if len({*cells} - {""}) > 1), 0)
-    if not first:
-        return
-    titles = first[start]
-    width = max(n for n, cell in enumerate(titles, start=1) if cell)
-    caption = [next(filter(None, cells)) for cells in first[:start]]
-    header = "\n".join([*caption, _line(titles[:width], width), f"|{' --- |' * width}"])
-    limit = max(PART_CHARS, 2 * len(header))  # a wide header is not repeated more than it is worth
-    block: list[str] = []
-    size = len(header)
-    parts = 0
-    for cells in chain(first[start + 1 :], filled):
-        line = _line(cells, width)
-        if block and size + len(line) > limit:
-            yield "\n".join([header, *block])
-            parts, block, size = parts + 1, [], len(header)
-        block.append(line)
-        size += len(line) + 1
-    if block or not parts:
-        yield "\n".join([header, *block])
+    path: dict[int, str] = {0: title} if title else {}
+    named = bool(not title)  # whether the last heading of `path` stands above a part, or need not
+    texts: list[str] = []
+    lonely: list[str] = []  # headings without text
+    above = ""  # the headings above these
 
+    def flush() -> Iterator[tuple[str, str, bool]]:
+        nonlocal named
+        if lonely:
+            yield from ((above, part, False) for part in _packed(["\n".join(lonely)]))
+            lonely.clear()
+        if texts:
+            named = True
+            yield from ((_path(path), part, False) for part in _packed(texts))
+            texts.clear()
 
-def _pieces(blocks: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """(what goes before it, piece): whole blocks, or the sentences of long ones."""
     for block in blocks:
-        if len(block) <= PART_CHARS:
-            yield "\n\n", block
-            continue
-        glue = "\n\n"
-        for sentence in segment("en", block):
-            stripped = sentence.strip()
-            for start in range(0, len(stripped), LONGEST_SENTENCE):
-                yield glue, stripped[start : start + LONGEST_SENTENCE]
-                glue = "\n" if sentence.endswith("\n") else " "
+        if block.level:
+            if texts:
+                yield from flush()
+            heading = " ".join(block.text.split())
+            if not heading or (block.level == 1 and heading == path.get(0)):
+                continue
+            if not named and path and max(path) >= block.level:
+                outer = _path({level: text for level, text in path.items() if level < max(path)})
+                if lonely and outer != above:
+                    yield from flush()
+                above = outer
+                lonely.append(path[max(path)])
+            path = {level: text for level, text in path.items() if level < block.level}
+            path[block.level] = heading
+            named = False
+            if len(_path(path)) > LONGEST_TITLE:  # no heading but a paragraph that looks like one
+                texts.append(path.pop(block.level))
+                named = True
+        elif block.is_table:
+            yield from flush()
+            named = True
+            yield _path(path), block.text, True
+        elif block.text.strip():
+            texts.append(block.text)
+    if not named and path and not texts:
+        last = max(path)
+        outer = _path({level: text for level, text in path.items() if level < last})
+        if lonely and outer != above:
+            yield from flush()
+        above = outer
+        lonely.append(path[last])
+    yield from flush()
 
 
-def _packed(pieces: Iterable[tuple[str, str]]) -> list[str]:
+def _path(headings: dict[int, str]) -> str:
+    return " > ".join(headings.values())
+
+
+def _packed(paragraphs: Iterable[str], limit: int = PART_CHARS) -> list[str]:
     parts: list[str] = []
-    for glue, piece in pieces:
-        if parts and len(parts[-1]) + len(piece) <= PART_CHARS:
-            parts[-1] += glue + piece
-        else:
-            parts.append(piece)
+    for paragraph in paragraphs:
+        for glue, piece in _pieces(paragraph.strip(), limit):
+            if parts and len(parts[-1]) + len(glue) + len(piece) <= limit:
+                parts[-1] += glue + piece
+            else:
+                parts.append(piece)
     return parts
 
 
-def _cells(line: str) -> list[str]:
-    """The cells of a line of a Markdown table."""
-    inner = line.strip().removeprefix("|").removesuffix("|").replace("\\|", "\0")
-    return [cell.replace("\0", "|") for cell in inner.split("|")]
+def _pieces(paragraph: str, limit: int) -> Iterator[tuple[str, str]]:
+    """(what goes before it, piece): the whole paragraph, or the sentences of a long one."""
+    if len(paragraph) <= limit:
+        if paragraph:
+            yield "\n\n", paragraph
+        return
+    glue = "\n\n"
+    for sentence in segment("en", paragraph):
+        yield from _cut(sentence.strip(), limit, glue)
+        glue = _glue(sentence)
 
 
-def _cell(value: str) -> str:
-    text = " ".join(value.split())
-    return (text if len(text) <= LONGEST_CELL else text[:LONGEST_CELL] + " …").replace("|", "\\|")
+def _cut(text: str, limit: int, glue: str) -> Iterator[tuple[str, str]]:
+    start = 0
+    while len(text) - start > limit:
+        end = _best_cut(text, start, start + limit)
+        yield glue, text[start:end].rstrip()
+        start = end
+        while text[start].isspace():
+            start += 1
+        glue = _glue(text[end - 1 : start])
+    if start < len(text):
+        yield glue, text[start:]
 
 
-def _line(cells: Sequence[str], width: int) -> str:
-    return "| " + " | ".join([*cells, *[""] * (width - len(cells))]) + " |"
+def _glue(text: str) -> str:
+    """What the end of a text puts before the next one: a line break, a space, or nothing, as in Chinese."""
+    end = text[len(text.rstrip()) :]
+    return "\n" if "\n" in end else " " * bool(end)
+
+
+def _best_cut(text: str, start: int, end: int) -> int:
+    """Where a piece ends that begins at `start` and may not go beyond `end`."""
+    middle = (start + end) // 2
+    for kind in CUTS:
+        if places := [match.end() for match in kind.finditer(text, middle, end + 1) if match.start() <= end]:
+            return min(places[-1], end)
+        if kind is SPACE and (places := [match.end() for match in kind.finditer(text, start, middle)]):
+            after = SPACE.search(text, end)
+            if (after.start() if after else len(text)) - places[-1] <= end - start:
+                return places[-1]  # a word of several hundred letters stays whole
+    while end > middle and (unicodedata.combining(text[end]) or text[end] in JOINERS or text[end - 1] == JOINERS[0]):
+        end -= 1  # accents stay with their letters
+    return end

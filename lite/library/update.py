@@ -11,9 +11,9 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Protocol
 
-from lite.library.images import ocr_installed
+from lite.library.ocr import ocr_installed
 from lite.library.parts import DEFAULT_LIMITS, File, Limits, Part, Unreadable
-from lite.library.readers import HEIC, IMAGES, VERSION, as_document
+from lite.library.readers import PICTURED, VERSION, as_document
 from lite.library.walk import LeftOut, walk
 from lite.library.workers import read_files
 from lite.schema import LiteError
@@ -302,7 +302,7 @@ def _state(path: Path, ocr: bool, limits: Limits) -> str:
     info = path.stat()
     if info.st_size > limits.megabytes * 10**6:
         return f"{info.st_size} {info.st_mtime_ns}"
-    ocr = ocr and path.suffix.lower() in (".pdf", *IMAGES, *HEIC)
+    ocr = ocr and path.suffix.lower() in PICTURED
     with path.open("rb") as file:
         return f"{VERSION}{ocr:d}{file_digest(file, 'sha256').hexdigest()}"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from loky import ProcessPoolExecutor
 from loky.process_executor import TerminatedWorkerError
 
-from lite.library.images import ocr_installed
+from lite.library.ocr import ocr_installed
 from lite.library.readers import DEFAULT_LIMITS, Limits, Part, Unreadable, as_document, read_file
 from lite.library.walk import LeftOut, kinds_sentence, walk
 from lite.schema import Document, LiteError

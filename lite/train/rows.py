@@ -17,7 +17,7 @@ from lite.data.pools import Corpus, Pair
 from lite.data.problems import Problems
 from lite.data.sources import is_readable, load_report_examples, load_training_pairs, own_cautions
 from lite.models.inputs import image_tokens, joined, rendered
-from lite.schema import Document, Example, LiteError, open_image_file
+from lite.schema import Document, Example, LiteError, open_image_file, shown_size
 from lite.stages.prompts import NO, YES, stage1_prompt
 
 logger = logging.getLogger(__name__)
@@ -103,6 +103,7 @@ def _image_size(document: Document) -> tuple[int, int]:
     else:
         with open_image_file(document.image) as opened:
             width, height = opened.size
+    width, height = shown_size(width, height)
     return height, width
 
 

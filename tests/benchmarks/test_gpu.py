@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 # What the benchmark must do without: the package's requirements but for torch, transformers, trl, peft, bitsandbytes,
 # accelerate, datasets and what these need themselves.
 BLOCKED = (
-    "bs4 bm25s charset_normalizer lancedb loky lxml markdown_it matplotlib openpyxl pypdfium2 rapidfuzz rich sklearn "
+    "bm25s chardet lancedb loky lxml markdown_it matplotlib openpyxl pypdfium2 rapidfuzz rich sklearn "
     "scipy sentence_transformers sentencex tensorboard word2number unsloth"
 ).split()
 SETTINGS = gpu.TINY | {"max_documents": 2}
