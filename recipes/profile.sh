@@ -1,4 +1,4 @@
-# Sourced by the stages: sets PROFILE to the one that fits the first GPU (lite/runs.py), unless it is set.
+# Sourced by the stages: sets PROFILE to the profile that fits the first GPU (see lite/runs.py), unless you have set it.
 chosen=$(python -m lite.runs "${PROFILE:-}") || exit 1
 PROFILE=$(tail -n 1 <<<"$chosen")
 head -n -1 <<<"$chosen"

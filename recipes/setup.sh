@@ -1,8 +1,9 @@
-# Sourced by the other recipes: makes sure that the pinned packages are there, once, and puts them on the PATH.
+# Installs the pinned packages, once, and puts them on the PATH. The other recipes source it first.
 #
 # Works in .venv, or in the virtual or conda environment that is active (conda's `base` does not count: it holds conda's
 # own packages). Adds the GPU packages where nvidia-smi answers.
-# A second call does nothing until a requirements file or pyproject.toml changes. No root, nothing outside the environment.
+# A second call does nothing until a requirements file or pyproject.toml changes. Needs no root; installs nothing outside
+# the environment.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -314,7 +314,7 @@ def test_accelerate_starts_both_stages_on_all_gpus_or_on_those_asked_for(copy):
     (copy.bin / "nvidia-smi").unlink()
     done, started = called("stage1", ACCELERATE="multi_gpu")
     assert (done.returncode, started) == (1, [])
-    assert "multi_gpu wants at least two GPUs; nvidia-smi lists 0." in done.stderr
+    assert "multi_gpu needs at least two GPUs; nvidia-smi lists 0." in done.stderr
     copy.gpu("24564")
     for environment, message in (
         ({"ACCELERATE": "multi_gpu"}, "at least two GPUs"),

@@ -226,7 +226,7 @@ def test_hostile_library_does_not_break_the_grammar(library: Path, rag: Rag) -> 
     assert set(outcome.ranking) == set(outcome.kept)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/library.md"])
+@pytest.mark.parametrize("document", ["README.md", pytest.param("docs/library.md", marks=pytest.mark.slow)])
 def test_documented_python_runs(document: str, library: Path, tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
     assert len(code.strip().splitlines()) <= 16
