@@ -4,7 +4,7 @@ from lite import Library, Rag
 
 library = Library.open("library", create=True)
 library.index("papers")
-print(Rag.load().ask("What is the pressure of pump 2?", library=library).answer)
+print(Rag.load("laptop").ask("What is the pressure of pump 2?", library=library).answer)
 """
 
 import logging

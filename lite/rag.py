@@ -1,6 +1,6 @@
 """A question in, a trace out: retrieve, filter by stage 1, rank and answer by stage 2.
 
-`Rag.load("tiny").ask("What is the capital of Chad?", library="library")` returns a `Trace`; `ask_stream` yields what
+`Rag.load("laptop").ask("What is the capital of Chad?", library="library")` returns a `Trace`; `ask_stream` yields what
 the command line and the demo show meanwhile.
 """
 
@@ -9,19 +9,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from peft import PeftModel
-from transformers import ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
 from lite.config.model import ModelConfig
+from lite.library import RETRIEVED
 from lite.metrics.answers import normalise
 from lite.models.adapters import activate, active, load_stack
+from lite.models.hub import is_model
 from lite.models.loading import load_model
-from lite.runs import STAGE1, TINY_NOTE, find_adapters, read_card, tuned_card
+from lite.models.untrained import load_untrained
+from lite.runs import STAGE1, TINY_NOTE, find_adapters, is_trained, read_card, tuned_card
 from lite.schema import Document, LiteError, Trace
 from lite.stages.answer import (
     BASE,
@@ -38,12 +42,16 @@ from lite.stages.answer import (
     without,
 )
 from lite.stages.filter import score
+from lite.stages.lenient import chain_so_far
 from lite.stages.prompts import NONE, UNKNOWN
 
 if TYPE_CHECKING:
     from lite.library.store import Library
 
-RETRIEVED = 20  # documents that stage 1 is given of a library
+UNTRAINED_NOTE = (
+    "{model} is untrained: its filter ranks the documents and keeps the best {budget}, whatever their scores, and how "
+    "well it judges and answers was not measured."
+)
 MAX_QUESTION = 4000  # characters: with a longer one a prompt is no longer what the adapters were trained on
 NOTHING_RETRIEVED = f"<think>No document was retrieved.</think>\n<rank>{NONE}</rank>\n<answer>{UNKNOWN}</answer>"
 
@@ -91,15 +99,23 @@ class Evidence:
 
 
 class Rag:
-    """A model with both stages' adapters. Safe to use from several threads: questions are answered one at a time."""
+    """A model with both stages' adapters, or without any. Safe to use from several threads: questions are answered one
+    at a time."""
 
-    def __init__(self, model: PeftModel, processor: ProcessorMixin, stage1: dict, stage2: dict, batch_size: int = 16):
+    def __init__(
+        self,
+        model: PeftModel | PreTrainedModel,
+        processor: ProcessorMixin,
+        stage1: dict,
+        stage2: dict,
+        batch_size: int = 16,
+    ):
         """`Rag.load` is the way to one.
 
         Args:
-            model: With the adapters `stage1` and `stage2`, see `load_stack`.
+            model: With the adapters `stage1` and `stage2`, see `load_stack`; or untrained.
             processor: Of the same model; pads on the left.
-            stage1, stage2: The adapters' cards.
+            stage1, stage2: The adapters' cards; of an untrained model what they would say, see `load_untrained`.
             batch_size: Documents that stage 1 scores at once.
         """
         self.model = model
@@ -107,28 +123,38 @@ class Rag:
         self.stage1 = stage1
         self.stage2 = stage2
         self.batch_size = batch_size
-        self._lock = threading.Lock()  # which adapters are active is a state of the model
+        self._lock = threading.Lock()  # which adapters act is a state of the model
 
     @classmethod
-    def load(cls, profile_or_run: str | Path = "tiny", batch_size: int = 16) -> Rag:
-        """Load a trained pair of adapters and their model.
+    def load(cls, name: str | Path = "tiny", batch_size: int = 16) -> Rag:
+        """Load a trained pair of adapters and their model, or any vision-language model as it is.
 
         Args:
-            profile_or_run: A profile (`tiny`, `qwen3-vl-4b`: its run in `runs/`, for `tiny` else the shipped adapters)
-                or a run folder.
+            name: A profile (`tiny`, `qwen3-vl-4b`: its run in `runs/`, for `tiny` else the shipped adapters) or a run
+                folder. What has no adapters is untrained: a hub id (`Qwen/Qwen3-VL-2B-Instruct`, downloaded at the
+                first use), the folder of a model, or `laptop`, a small one for machines without a GPU.
             batch_size: Documents that stage 1 scores at once.
 
         Raises:
-            LiteError: There is no such run, or the adapters do not fit together.
+            LiteError: There is no such run or model, the adapters do not fit together, or memory is too small.
         """
-        folders = find_adapters(profile_or_run)
+        if not is_trained(name) and is_model(name):
+            return cls(*load_untrained(str(name)), batch_size)
+        folders = find_adapters(name)
         stage1, stage2 = tuned_card(folders[0]), read_card(folders[1])
         base, processor = load_model(ModelConfig(model_name_or_path=stage2["base"], max_pixels=stage2["max_pixels"]))
         return cls(load_stack(base, *folders), processor, stage1, stage2, batch_size)
 
     @property
+    def untrained(self) -> bool:
+        """Whether the model is as it was published, without adapters."""
+        return not self.stage2["active"]
+
+    @property
     def note(self) -> str:
-        """What a reader of the answers must know of the model; empty for a full-size one."""
+        """What a reader of the answers must know of the model; empty for a full-size one that was trained."""
+        if self.untrained:
+            return UNTRAINED_NOTE.format(model=self.stage2["base"], budget=self.budget)
         return TINY_NOTE if self.stage2["base"] == "tiny" else ""
 
     @property
@@ -145,7 +171,8 @@ class Rag:
         """Answer a question from documents.
 
         Documents over stage 2's budget are dropped, lowest score first, and listed in `Trace.dropped`. Where no
-        document reaches stage 1's threshold, or none is found, the answer is `not in the documents`.
+        document reaches stage 1's threshold, or none is found, the answer is `not in the documents`. An untrained model
+        has no threshold: the documents with the highest scores are kept, as many as stage 2 reads.
 
         Args:
             question: As a person would ask it.
@@ -176,7 +203,7 @@ class Rag:
         Args:
             scores: P(relevant) by id, of an earlier event `scored` on this question: stage 1 is not asked again, and
                 `Trace.seconds` has no `stage 1`.
-            threshold: Of P(relevant), in place of the tuned one.
+            threshold: Of P(relevant), in place of the tuned one; it is obeyed by an untrained model, too.
             max_documents: Fewer documents in the prompt than `budget`.
             system: `FULL`, or what it is compared with: `STAGE1_BASE`, where the base model ranks and answers from what
                 stage 1 keeps, and `BASE`, where it does so from the first documents that were retrieved.
@@ -229,8 +256,8 @@ class Rag:
                 shown = len(reasoning)
         seconds["stage 2"] = time.perf_counter() - start
 
-        result = trace(listing, said, pool, relevance, [pool[i] for i in dropped], seconds)
-        result = replace(result, threshold=None if system == BASE else threshold)
+        result = trace(listing, said, pool, relevance, [pool[i] for i in dropped], seconds, lenient=True)
+        result = replace(result, untrained=self.untrained, threshold=None if system == BASE else threshold)
         yield Event("ranking", ids=result.ranking)
         yield Event("answer", text=result.answer)
         yield Event("done", trace=result)
@@ -250,10 +277,10 @@ class Rag:
         whole = shown_in(outcome, {document.id: document for document in documents})
         listings = [without(whole, {i}) for i in outcome.kept]
         asked = [listing for listing in listings if listing.documents]
-        with self._lock, active(self.model, self.stage2["active"]):
+        with self._active(self.stage2["active"]):
             texts = iter(say(self.model, self.processor, asked, *self._limits(), batch_size=self.batch_size))
         without_each = [
-            trace(listing, next(texts) if listing.documents else NOTHING_FOUND, listing.documents)
+            trace(listing, next(texts) if listing.documents else NOTHING_FOUND, listing.documents, lenient=True)
             for listing in listings
         ]
         before = normalise(outcome.answer)
@@ -266,7 +293,7 @@ class Rag:
         if not pool:
             return np.empty(0)
         pairs = [(question, document) for document in pool]
-        with self._lock, active(self.model, [STAGE1]):
+        with self._active([STAGE1]):
             return score(self.model, self.processor, pairs, self.stage1["document_chars"], self.batch_size)
 
     def _say(self, listing: Listing, pool: Sequence[Document], adapters: Sequence[str]) -> Iterator[str]:
@@ -274,24 +301,21 @@ class Rag:
             yield NOTHING_FOUND if pool else NOTHING_RETRIEVED
             return
         with self._lock:
-            activate(self.model, adapters)
+            if not self.untrained:
+                activate(self.model, adapters)
             yield from say_streaming(self.model, self.processor, listing, *self._limits())
+
+    @contextmanager
+    def _active(self, adapters: Sequence[str]) -> Iterator[None]:
+        with self._lock:
+            if self.untrained:
+                yield
+                return
+            with active(self.model, adapters):
+                yield
 
     def _limits(self) -> tuple[int, int]:
         return self.stage2["document_chars"], self.stage2["max_completion_length"]
-
-
-def chain_so_far(said: str) -> str:
-    """The part of an unfinished completion that surely belongs to the chain; it only ever grows."""
-    said = said.lstrip()
-    opening, closing = "<think>", "</think>"
-    if not said.startswith(opening):
-        return ""
-    chain = said.removeprefix(opening).lstrip()
-    if closing in chain:
-        return chain[: chain.index(closing)].rstrip()
-    begun = next((n for n in range(len(closing) - 1, 0, -1) if chain.endswith(closing[:n])), 0)
-    return chain[: len(chain) - begun].rstrip()
 
 
 def _pool(question: str, documents: Sequence[Document] | None, library: Library | str | Path | None) -> list[Document]:

@@ -22,6 +22,8 @@ SHIPPED = TINY.parent / "adapters"  # trained on the embedded model: what works 
 TINY_NOTE = "The embedded tiny model knows only flags: of other documents its scores and answers say nothing."
 CARD = "lite.json"
 STAGE1, STAGE2 = "stage1", "stage2"
+LAPTOP = "laptop"
+MODELS = {LAPTOP: "Qwen/Qwen3.5-0.8B"}  # names for models of the hub: what is asked where there is no GPU
 PROFILES = {22000: "qwen3-vl-4b", 11000: "qwen3-vl-2b"}  # by MiB of the GPU, largest first; recipes/profile.sh asks
 
 
@@ -42,20 +44,12 @@ def find_adapters(
     Raises:
         LiteError: There are none, or they are not made to filter and answer together.
     """
-    given, run = Path(profile_or_run), Path("runs") / profile_or_run
-    places = [given / "adapter", given / STAGE2 / "adapter", run / STAGE2 / "adapter", given / STAGE2]
-    if stage2 is not None:
-        places = [Path(stage2)]
-    elif shipped or str(profile_or_run) == "tiny":
-        places.append(SHIPPED / STAGE2)
-    found = next((place for place in places if (place / CARD).exists() and "active" in read_card(place)), None)
+    found = _stage2_adapter([Path(stage2)] if stage2 is not None else _places(profile_or_run, shipped))
     if found is None:
         raise LiteError(
             f"There is no stage 2 adapter in {stage2}. Give the `adapter` folder of a stage 2 run."
             if stage2 is not None
-            else f"{profile_or_run} is neither a run folder with a stage 2 adapter, nor a profile with one (that would "
-            f"be {(run / STAGE2 / 'adapter').absolute()}). If it was trained elsewhere, give the path of its run; else "
-            f"train it: PROFILE={given.name} bash recipes/stage2.sh. `tiny` always works, and knows only flags."
+            else _not_trained(profile_or_run)
         )
     if read_card(found)["stage1_hash"] is None:
         raise LiteError(
@@ -67,6 +61,33 @@ def find_adapters(
     if not (below / CARD).exists():
         raise LiteError(f"{found} is stacked on a stage 1 adapter, and {below} does not exist. Copy it there.")
     return below, found
+
+
+def is_trained(profile_or_run: str | Path) -> bool:
+    """Whether `find_adapters` finds a stage 2 adapter."""
+    return _stage2_adapter(_places(profile_or_run)) is not None
+
+
+def _places(profile_or_run: str | Path, shipped: bool = False) -> list[Path]:
+    """Where a stage 2 adapter can be."""
+    given, run = Path(profile_or_run), Path("runs") / profile_or_run
+    places = [given / "adapter", given / STAGE2 / "adapter", run / STAGE2 / "adapter", given / STAGE2]
+    return places + [SHIPPED / STAGE2] * (shipped or str(profile_or_run) == "tiny")
+
+
+def _stage2_adapter(places: list[Path]) -> Path | None:
+    return next((place for place in places if (place / CARD).exists() and "active" in read_card(place)), None)
+
+
+def _not_trained(profile_or_run: str | Path) -> str:
+    given, adapter = Path(profile_or_run), Path("runs") / profile_or_run / STAGE2 / "adapter"
+    profiles = {path.parent.name for path in Path("recipes").glob("*/stage2.yaml")} | {*PROFILES.values()}
+    train = f"train it (PROFILE={given} bash recipes/stage2.sh), or " if str(given) in profiles else ""
+    return (
+        f"{profile_or_run} is neither a run folder with a stage 2 adapter, nor a profile that was trained "
+        f"({adapter.absolute()} does not exist), nor a model. If it was trained elsewhere, give the path of its run; "
+        f"else {train}name a model by its hub id (ORGANISATION/NAME), its folder, or `{LAPTOP}` ({MODELS[LAPTOP]})."
+    )
 
 
 def gpu_mebibytes() -> int | None:

@@ -143,6 +143,15 @@ class Example:
     metric: str = ""
 
 
+def described(documents: Sequence[Document]) -> tuple[dict, ...]:
+    """Documents as a trace lists them."""
+    return tuple(
+        {"id": d.id, "kind": d.kind, "title": d.title, "text": d.text}
+        | ({} if d.image is None or callable(d.image) else {"image": str(d.image)})
+        for d in documents
+    )
+
+
 def digest(examples: Sequence[Example]) -> str:
     """Tells sets of examples apart by their questions and documents; what is on an image does not count."""
     found = hashlib.sha256()
@@ -174,6 +183,9 @@ class Trace:
         threshold: Of P(relevant), where stage 1 ran; None in traces of earlier versions.
         switched_off: What was retrieved, too, and then switched off by hand: `id`, `kind`, `title`, `text`, its `place`
             in the order of retrieval among all documents, from 0, and its `score`.
+        untrained: Whether the model has no adapters: its filter ranked the documents and kept a fixed number of them.
+        note: What a reader must know of it: how an output was read that was a little off its form, or that no model
+            was asked.
     """
 
     question: str
@@ -192,6 +204,8 @@ class Trace:
     seconds: dict[str, float] = field(default_factory=dict)
     threshold: float | None = None
     switched_off: tuple[dict, ...] = ()
+    untrained: bool = False
+    note: str = ""
 
     @property
     def format_ok(self) -> bool:
@@ -223,7 +237,7 @@ def _no_number(name: str) -> None:
 def _check(trace: Trace) -> None:
     """Raises ValueError or another error of Python's where a field holds what it cannot."""
     documents = (*trace.documents, *trace.switched_off)
-    texts = [trace.question, trace.reasoning, trace.answer, trace.raw, trace.failure, *trace.seconds]
+    texts = [trace.question, trace.reasoning, trace.answer, trace.raw, trace.failure, trace.note, *trace.seconds]
     texts += [document[name] for document in documents for name in ("id", "kind", "title", "text")]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("a text is not a string")
@@ -239,6 +253,8 @@ def _check(trace: Trace) -> None:
         raise ValueError("`kept`, `shown`, `ranking` and `cited` do not fit together")
     if set(trace.kept) & set(trace.dropped):
         raise ValueError("a document is in both `kept` and `dropped`")
+    if not isinstance(trace.untrained, bool):
+        raise ValueError("`untrained` is neither true nor false")
     if trace.scores and set(trace.scores) != ids:
         raise ValueError("`scores` are not those of the documents")
     _check_numbers(trace)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import re
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from lite.cli.options import add_library, count, opened
+from lite.cli.view import evidence_table, show, show_passages, snippet
+from lite.library import RETRIEVED
 from lite.library.parts import DEFAULT_LIMITS, Limits
 from lite.library.places import default_library, remember
-from lite.schema import Document, LiteError, Trace
+from lite.runs import LAPTOP, MODELS, find_adapters, is_trained, trained_profile
+from lite.schema import Document, LiteError, Trace, described
 from lite.stages.prompts import UNKNOWN
 from lite.terminal import ArgumentParser, Console, printable, printable_json
 
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from lite.library.store import Library
     from lite.rag import Evidence, Rag
 
-NOTHING, MALFORMED = 3, 4  # exit statuses
+NOTHING, MALFORMED, PASSAGES = 3, 4, 5  # exit statuses
+BEST = 5  # passages that are shown where no model answers
+NO_MODEL = "No model has read these; name one with --model."
 OCR = {"auto": None, "on": True, "off": False}
 
 
@@ -166,7 +170,7 @@ def search(arguments: list[str]) -> int:
         )
         console.print(line, soft_wrap=True)
         if document.text:
-            console.print(_snippet(document.text, options.query), soft_wrap=True)
+            console.print(snippet(document.text, options.query), soft_wrap=True)
     return 0
 
 
@@ -175,7 +179,8 @@ def ask(arguments: list[str]) -> int:
     parser = ArgumentParser(
         prog="lite ask",
         description="Answer a question from a library or from files, and show why. Exit status: 0 answered, 1 a "
-        "problem to mend, 2 wrong usage, 3 the documents do not hold the answer, 4 the model's output was malformed.",
+        "problem that you can fix, 2 wrong usage, 3 the documents do not hold the answer, 4 the model's output was "
+        "malformed, 5 no model was asked: the best passages are shown.",
     )
     parser.add_argument("question", metavar="QUESTION")
     add_library(parser)
@@ -186,11 +191,7 @@ def ask(arguments: list[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--split", default="test", help="With --data: of which questions. [test]")
     parser.add_argument("--limit", type=count, help="With --data: of the first N questions.")
-    parser.add_argument(
-        "--profile",
-        help="A profile that was trained (runs/PROFILE), a run folder, or `tiny`: the embedded model that knows only "
-        "flags. [the one that fits the GPU, where it was trained, else tiny]",
-    )  # fmt: skip
+    add_model(parser)
     parser.add_argument(
         "--ocr", choices=list(OCR), default="auto", help="With --documents, as for `lite index`. [auto]"
     )
@@ -204,7 +205,7 @@ def ask(arguments: list[str]) -> int:
     if sum(source is not None for source in (options.documents, options.library, options.data)) > 1:
         parser.error("give one of --library, --documents and --data")
 
-    documents = None
+    documents, library = None, None
     if options.documents:
         from lite.library.workers import read_documents
 
@@ -213,20 +214,24 @@ def ask(arguments: list[str]) -> int:
         documents = nearest(options.question, options.data, options.split, options.limit)
     else:
         library = opened(options.library)  # before the model: a wrong address shows at once
+    name = options.model or options.profile or trained_profile()
+    asked_for = bool(options.model or options.profile)
+    if name == "tiny" and not asked_for and options.data != "flags":
+        return passages(options.question, documents, library, options.json)
+    return answer(options, name, documents, library)
+
+
+def answer(options: argparse.Namespace, name: str, documents: list[Document] | None, library: Library | None) -> int:
+    """Ask a model and show what it says. Returns the exit status."""
     progress = Console(stderr=True)
-    with progress.status("Loading the model …"):
-        from transformers.utils import logging as transformers_logging
-
-        from lite.rag import Rag
-        from lite.runs import trained_profile
-
-        transformers_logging.disable_progress_bar()
-
-        rag = Rag.load(options.profile or trained_profile())
+    rag = load(name, progress)
+    if documents is not None and rag.untrained and len(documents) > RETRIEVED:
+        documents = best(options.question, documents, RETRIEVED)
+        print(f"lite: the {RETRIEVED} parts of these files that fit best by their words are judged.", file=sys.stderr)
     if rag.note:
-        print(f"lite: {rag.note} `lite search` finds passages without a model.", file=sys.stderr)
+        print(f"lite: {rag.note}", file=sys.stderr)
     view = Console(quiet=options.json, highlight=False)
-    outcome, pool = show(rag, options.question, view, documents, None if documents is not None else library)
+    outcome, pool = show(rag, options.question, view, documents, library)
     evidence: tuple[Evidence, ...] = ()
     if options.explain:
         with progress.status("Asking again without each document …"):
@@ -241,7 +246,66 @@ def ask(arguments: list[str]) -> int:
     if outcome.failure:
         print(f"lite: the model's output is malformed ({outcome.failure}).", file=sys.stderr)
         return MALFORMED
+    if outcome.note:
+        print(f"lite: {printable(outcome.note)}", file=sys.stderr)
     return NOTHING if outcome.answer == UNKNOWN else 0
+
+
+def load(name: str, progress: Console) -> Rag:
+    """What answers; a model that is missing is downloaded first."""
+    from lite.models.hub import download, find_model, is_model
+
+    if is_trained(name) or not is_model(name):
+        find_adapters(name)  # says what is wrong before the imports below, which take long
+    else:
+        found = find_model(name)
+        with progress.status("Looking at the model …"):
+            from lite.models.fits import fit
+
+            fit(found.folder, found.name)
+        download(found)  # shows its own progress
+    with progress.status("Loading the model …"):
+        from transformers.utils import logging as transformers_logging
+
+        from lite.rag import Rag
+
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        return Rag.load(name)
+
+
+def passages(question: str, documents: list[Document] | None, library: Library | None, as_json: bool) -> int:
+    """The best passages where no model answers. Returns the exit status."""
+    if not question.strip():
+        raise LiteError("The question is empty.")
+    if library is not None:
+        found = [hit.document for hit in library.search(question, RETRIEVED)]
+    else:
+        found = best(question, documents or [], RETRIEVED)
+    if as_json:
+        outcome = Trace(
+            question=question.strip(), documents=described(found), retrieved=tuple(document.id for document in found),
+            scores={}, kept=(), dropped=(), shown=(), reasoning="", cited=(), ranking=(), answer="", raw="",
+            note=NO_MODEL,
+        )  # fmt: skip
+        print(printable_json(outcome.to_json()))
+    console = Console(quiet=as_json, highlight=False)
+    show_passages(found[:BEST], question, console)
+    if not found:
+        print("lite: nothing fits.", file=sys.stderr)
+        return NOTHING
+    print(
+        f"lite: {NO_MODEL} `--model {LAPTOP}` is {MODELS[LAPTOP]}, small enough for a laptop; it is downloaded once.",
+        file=sys.stderr,
+    )
+    return PASSAGES
+
+
+def best(question: str, documents: list[Document], limit: int) -> list[Document]:
+    """The documents that fit a question best by their words."""
+    from lite.data.pools import Corpus
+
+    return Corpus(documents).nearest(question, limit) if documents else []
 
 
 def nearest(question: str, data: str, split: str, limit: int | None) -> list[Document]:
@@ -249,101 +313,19 @@ def nearest(question: str, data: str, split: str, limit: int | None) -> list[Doc
     from lite.data.pools import Corpus
     from lite.data.sources import load_candidates, load_examples
 
-    corpus = Corpus(load_candidates(data, split, load_examples(data, split, limit)))  # tells of a wrong path at once
-    from lite.rag import RETRIEVED  # takes long: it imports the models' libraries
-
-    return corpus.nearest(question, RETRIEVED)
+    return Corpus(load_candidates(data, split, load_examples(data, split, limit))).nearest(question, RETRIEVED)
 
 
-# ----------------------------------------------------------------------------------------------------------------- view
-
-
-def show(rag: Rag, question: str, console: Console, documents=None, library=None) -> tuple[Trace, tuple[Document, ...]]:
-    """Ask, and show each step as it comes. Returns the trace and all documents that were looked at."""
-    pool: tuple[Document, ...] = ()
-    scores: dict[str, float] = {}
-    chain = ""
-    for event in rag.ask_stream(question, documents, library):
-        match event.name:
-            case "retrieved":
-                pool = event.documents
-            case "scored":
-                scores = event.scores
-            case "kept" if pool:
-                console.print(documents_table(pool, scores, event.ids, [document.id for document in event.documents]))
-                console.print()
-            case "reasoning":
-                console.print(_cited(event.text), end="", soft_wrap=True)
-                chain += event.text
-            case "ranking" if chain:
-                console.print("\n")
-            case "done":
-                outcome = event.trace
-    if outcome.failure:
-        rest = outcome.raw[outcome.raw.find(chain) + len(chain) :].strip()
-        console.print(Text(f"No answer: the model's output is malformed ({outcome.failure}).", "bold yellow"))
-        if rest:
-            console.print(
-                Text(f"{'After its chain it' if chain else 'It'} said: {printable(rest)}", "dim"), soft_wrap=True
-            )
-    else:
-        answer = Text.assemble(("Answer: ", "bold"), (printable(outcome.answer), "bold green"))
-        console.print(answer, soft_wrap=True)
-    titles = {document.id: document.title for document in pool}
-    for i in outcome.cited:
-        number = outcome.shown.index(i) + 1
-        source = Text.assemble((f"  [{number}] ", "bold cyan"), printable(titles[i]), (f"  {printable(i)}", "dim"))
-        console.print(source, soft_wrap=True)
-    if outcome.dropped:
-        console.print(f"{len(outcome.dropped)} more reached the threshold, but stage 2 reads only {len(outcome.kept)}.")
-    return outcome, pool
-
-
-def documents_table(pool, scores: dict[str, float], kept, shown) -> Table:
-    """The documents by falling score; the numbers are those of the chain."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("", "P(relevant)", "", "document"):
-        table.add_column(heading, no_wrap=heading != "document")
-    for document in sorted(pool, key=lambda document: -scores[document.id]):
-        value = scores[document.id]
-        number = f"[{shown.index(document.id) + 1}]" if document.id in kept else ""
-        style = "" if number else "dim"
-        table.add_row(
-            Text(number, "bold cyan"), Text("█" * round(10 * value) + "░" * (10 - round(10 * value)), style or "green"),
-            Text(f"{value:.2g}", style), Text(printable(document.title), style),
-        )  # fmt: skip
-    return table
-
-
-def evidence_table(outcome: Trace, evidence: tuple[Evidence, ...]) -> Table:
-    """What the answer becomes without each document."""
-    titles = {document["id"]: document["title"] for document in outcome.documents}
-    table = Table(title="Without this document", title_justify="left", box=None, pad_edge=False)
-    for heading in ("", "document", "the answer is", ""):
-        table.add_column(heading)
-    for found in evidence:
-        verdict = Text("changes", "bold yellow") if found.changed else Text("stays", "dim")
-        number = f"[{outcome.shown.index(found.id) + 1}]"
-        table.add_row(
-            Text(number, "bold cyan" if found.cited else "dim"), Text(printable(titles[found.id])),
-            Text(printable(found.answer) if found.format_ok else "(malformed output)"), verdict,
-        )  # fmt: skip
-    return table
-
-
-def _cited(piece: str) -> Text:
-    text = Text(printable(piece))
-    text.highlight_regex(r"\[\d+\]", "bold cyan")
-    return text
-
-
-def _snippet(text: str, query: str, width: int = 160) -> Text:
-    """The surroundings of the first word of the query, on one line."""
-    line = printable(" ".join(text.split()))
-    words = [re.escape(word) for word in re.findall(r"\w{3,}", query)]
-    match = re.search("|".join(words), line, re.IGNORECASE) if words else None
-    start = max(0, (match.start() if match else 0) - width // 4)
-    snippet = Text(f"    {'…' * (start > 0)}{line[start : start + width]}{'…' * (start + width < len(line))}", "dim")
-    if words:
-        snippet.highlight_regex(re.compile("|".join(words), re.IGNORECASE), "bold not dim")
-    return snippet
+def add_model(parser: argparse.ArgumentParser) -> None:
+    named = parser.add_mutually_exclusive_group()
+    named.add_argument(
+        "--model",
+        help=f"A vision-language model as it is: its hub id, such as Qwen/Qwen3-VL-2B-Instruct (downloaded at the "
+        f"first use), its folder, or `{LAPTOP}`: {MODELS[LAPTOP]}, for machines without a GPU. It is untrained: its "
+        "filter ranks, and keeps a fixed number.",
+    )
+    named.add_argument(
+        "--profile",
+        help="A profile that was trained (runs/PROFILE), a run folder, or `tiny`: the embedded model that knows only "
+        "flags. [the one that fits the GPU, where it was trained]",
+    )

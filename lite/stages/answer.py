@@ -14,8 +14,9 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin, Text
 from lite.metrics.ranking import keep
 from lite.models.inputs import encode, opened_tag, vision_tokens, without_thinking
 from lite.models.merged import merged
-from lite.schema import Document, Trace
+from lite.schema import Document, Trace, described
 from lite.stages.filter import evaluating
+from lite.stages.lenient import read_stage2
 from lite.stages.prompts import UNKNOWN, parse_stage2, stage2_prompt
 
 BASE, STAGE1_BASE, COLD_START, FULL = "base", "stage 1 + base", "stage 1 + cold start", "stage 1 + stage 2"  # systems
@@ -65,18 +66,23 @@ def without(listing: Listing, gone: Collection[str]) -> Listing:
     return Listing(listing.question, tuple(listing.documents[number - 1] for number in left), order)
 
 
-def select(scores: np.ndarray, threshold: float, max_kept: int, max_documents: int) -> tuple[list[int], list[int]]:
+def select(
+    scores: np.ndarray, threshold: float | None, max_kept: int, max_documents: int
+) -> tuple[list[int], list[int]]:
     """What stage 1 passes on to stage 2.
 
     Args:
         scores: P(relevant) of each document, `[n]`.
-        threshold, max_kept: As tuned on dev and stored with the adapter.
+        threshold, max_kept: As tuned on dev and stored with the adapter. No threshold: none was tuned, so the best are
+            kept, whatever their scores.
         max_documents: Stage 2's budget.
 
     Returns:
-        Indices that are kept and indices that only the budget dropped, both best first. Empty where nothing reaches
-        the threshold.
+        Indices that are kept and indices that reach the threshold but that the budget dropped, both best first. Empty
+        where nothing reaches the threshold.
     """
+    if threshold is None:
+        return keep(scores, -np.inf, min(max_kept, max_documents)).tolist(), []
     passed = keep(scores, threshold, max_kept).tolist()
     return passed[:max_documents], passed[max_documents:]
 
@@ -192,6 +198,7 @@ def trace(
     scores: Sequence[float] | None = None,
     dropped: Sequence[Document] = (),
     seconds: dict[str, float] | None = None,
+    lenient: bool = False,
 ) -> Trace:
     """What became of a question.
 
@@ -202,16 +209,15 @@ def trace(
         scores: P(relevant) of each document of `pool`, where stage 1 ran.
         dropped: See `Trace`.
         seconds: See `Trace`.
+        lenient: Read an output that is a little off its form, too, see `read_stage2`: for people who ask. Figures of
+            reports are of what keeps to the form.
     """
-    output = parse_stage2(completion, len(listing.documents))
+    count = len(listing.documents)
+    output, off = read_stage2(completion, count) if lenient else (parse_stage2(completion, count), "")
     ids = [document.id for document in listing.documents]
     return Trace(
         question=listing.question,
-        documents=tuple(
-            {"id": d.id, "kind": d.kind, "title": d.title, "text": d.text}
-            | ({} if d.image is None or callable(d.image) else {"image": str(d.image)})
-            for d in pool
-        ),
+        documents=described(pool),
         retrieved=tuple(document.id for document in pool),
         scores={} if scores is None else {d.id: float(score) for d, score in zip(pool, scores, strict=True)},
         kept=tuple(ids[number - 1] for number in listing.stage1_order),
@@ -224,6 +230,7 @@ def trace(
         raw=completion,
         failure=output.failure,
         seconds=seconds or {},
+        note=f"The output is a little off its form ({off}) and was read all the same." if off else "",
     )
 
 

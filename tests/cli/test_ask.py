@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from lite.cli import main as cli
-from lite.cli.ask import documents_table, show
+from lite.cli.view import documents_table, show
 from lite.rag import Rag
 from lite.schema import Document, Trace
 from lite.stages.prompts import UNKNOWN
@@ -90,9 +90,53 @@ def test_nothing_found_ends_with_its_own_status(library: Path, run: Path, capsys
     assert f"Answer: {UNKNOWN}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("over", ["library", "documents"])
+def test_without_a_model_the_best_passages_are_shown(
+    library: Path, over: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("lite.cli.ask.trained_profile", lambda: "tiny")
+    files = [str(library.parent / "atlas" / f"{name}.txt") for name in ("Peru", "Chad")]
+    source = ["--library", str(library)] if over == "library" else ["--documents", *files]
+    assert cli.main(["ask", QUESTION, *source]) == 5
+    out, err = capsys.readouterr()
+    assert "The capital of Chad is N'Djamena." in out
+    assert UNKNOWN not in out
+    assert "No model has read these; name one with --model." in err
+    assert cli.main(["ask", QUESTION, *source, "--json"]) == 5
+    outcome = Trace.from_json(capsys.readouterr().out)
+    assert (outcome.answer, outcome.note) == ("", "No model has read these; name one with --model.")
+    assert cli.main(["ask", "xyzzy?", *source]) == 3
+
+
+def test_passages_need_no_model_library(library: Path) -> None:
+    program = (
+        "import sys; from lite.cli.main import main; main(sys.argv[1:]); "
+        "print(sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))"
+    )
+    arguments = ["ask", QUESTION, "--library", str(library)]
+    environment = os.environ | {"PATH": ""}  # no nvidia-smi
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_model_is_asked_by_its_folder(library: Path, random_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    status = cli.main(["ask", QUESTION, "--library", str(library), "--model", str(random_folder), "--json"])
+    out, err = capsys.readouterr()
+    outcome = Trace.from_json(out)
+    assert outcome.untrained
+    assert len(outcome.kept) == min(5, len(outcome.retrieved))
+    assert status == (4 if outcome.failure else 3 if outcome.answer == UNKNOWN else 0)
+    assert "untrained" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
+        (["ask", "x", "--documents", "a.txt", "--model", "a.txt"], 1, "a.txt is a file. Give the folder of a model"),
+        (["ask", "x", "--documents", "a.txt", "--model", "no/such"], 1, "no/such is not on this machine"),
+        (["ask", "x", "--documents", "a.txt", "--model", "a", "--profile", "b"], 2, "not allowed with"),
         (["index", "nowhere"], 1, "nowhere does not exist"),
         (["index", "a.txt"], 1, "a.txt is a file. Give its folder, or: lite ask … --documents a.txt"),
         (["search", "x", "--limit", "0"], 2, "0 is less than 1"),
