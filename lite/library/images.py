@@ -104,9 +104,11 @@ def _seen(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, Image
     image.thumbnail((2 * max(size), 2 * max(size)), resampling)  # conversions of the whole would double its memory
     large = as_seen(image)
     large.thumbnail((max(size), max(size)), Image.Resampling.LANCZOS)
+    if max(large.size) <= IMAGE_SIDE:
+        return large, large
     kept = large.copy()
     kept.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
-    return as_seen(kept), large
+    return kept, large
 
 
 def _check_pixels(image: Image.Image, limits: Limits) -> None:
