@@ -21,7 +21,7 @@ class EvaluateConfig:
         default=None, metadata={"help": "The stage 2 run that answers. By default the recipe's output_dir."}
     )
     output_dir: str | None = field(
-        default=None, metadata={"help": "Where to write. By default evaluation-<data>-<split> beside the run."}
+        default=None, metadata={"help": "Where to write. By default evaluation-<data>-<split> next to the run."}
     )
     split: str = field(default="test", metadata={"help": "Which questions: `train`, `dev` (or `val`) or `test`."})
     data: str | None = field(default=None, metadata={"help": f"The data set, {OF_RECIPE}."})
@@ -35,25 +35,25 @@ class EvaluateConfig:
     stage2_adapter: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of stage 2's adapter. By default the run's, for `tiny` else the one that is shipped."
+            "help": "Folder of stage 2's adapter. By default the run's; for `tiny` without a run, the shipped one."
         },
     )
     per_device_eval_batch_size: int | None = field(
-        default=None, metadata={"help": f"Prompts at once, {OF_RECIPE}. It changes no result."}
+        default=None, metadata={"help": f"Prompts at once, {OF_RECIPE}. Does not change the result."}
     )
     max_prompt_tokens: int | None = field(
         default=None, metadata={"help": f"With vllm: the longest prompt that is expected, {OF_RECIPE}."}
     )
-    overwrite: bool = field(default=False, metadata={"help": "Answer anew what output_dir holds already."})
+    overwrite: bool = field(default=False, metadata={"help": "Answer again what output_dir already holds."})
     ablate: bool = field(
         default=False,
-        metadata={"help": "Train the variants of the recipe that are missing and put all of them in one table."},
+        metadata={"help": "Train variants of the recipe, each without one part, and put all of them in one table."},
     )
     engine: str = field(
         default="transformers",
         metadata={
-            "help": "What answers: `transformers` in this process, `vllm` (needs an NVIDIA GPU, --exported, the extra "
-            "vllm), or `ray`, `ray+vllm`: either, in every worker of a Ray cluster (the extra ray).",
+            "help": "What generates: `transformers` in this process, `vllm` (needs an NVIDIA GPU, --exported and the "
+            "extra vllm), or `ray`, `ray+vllm`: either, in every worker of a Ray cluster (the extra ray).",
             "choices": ["transformers", "vllm", "ray", "ray+vllm"],
         },
     )
@@ -61,10 +61,11 @@ class EvaluateConfig:
         default=None, metadata={"help": "With vllm: the folder that `lite export` wrote of the stage 2 run."}
     )
     workers: int | None = field(
-        default=None, metadata={"help": "With ray: how many. By default one per GPU, or per CPU core without GPUs."}
+        default=None,
+        metadata={"help": "With ray: how many workers. By default one per GPU, or per CPU core without GPUs."},
     )
     partition_questions: int = field(
-        default=64, metadata={"help": "With ray: questions per Parquet file, and what a lost worker has to redo."}
+        default=64, metadata={"help": "With ray: questions per Parquet file, and what is repeated if a worker dies."}
     )
 
 

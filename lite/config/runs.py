@@ -30,7 +30,9 @@ class StageConfig(GRPOConfig):
 
     shared_prompt: bool = field(
         default=True,
-        metadata={"help": "Compute a prompt once per group. False: per completion, as TRL does; same result, slower."},
+        metadata={
+            "help": "Compute a prompt once per group. False: once per completion, as TRL does; same result, slower."
+        },
     )
 
     def __post_init__(self):
@@ -56,7 +58,7 @@ class RunConfig(StageConfig):
         default="flags",
         metadata={
             "help": "The data set: `flags` (bundled), `webqa:DIR`, `multimodalqa:DIR` or `jsonl:FILE`. Repeated, or "
-            "with commas between, it is a mix."
+            "with commas between, several data sets are mixed."
         },
     )
     skip_broken: bool = field(
@@ -65,26 +67,32 @@ class RunConfig(StageConfig):
     limit: int | None = field(default=None, metadata={"help": "Use only the first N questions of each split."})
     document_chars: int = field(
         default=2000,
-        metadata={"help": "Longer document texts keep their beginning and their end, to this many characters."},
+        metadata={
+            "help": "Characters of a document's text in a prompt; of longer texts, the beginning and the end are kept."
+        },
     )
     hard_share: float = field(
-        default=0.6, metadata={"help": "Share of the negatives that are easy to mistake; the rest are random."}
+        default=0.6,
+        metadata={
+            "help": "Share of the irrelevant documents that are easily mistaken for relevant ones; the rest are random."
+        },
     )
     max_prompt_tokens: int = field(
-        default=4096, metadata={"help": "Rows whose prompt is longer are left out, with a count; nothing is cut."}
+        default=4096, metadata={"help": "Longer prompts are left out and counted; nothing is cut off."}
     )
     report_questions: int = field(
-        default=500, metadata={"help": "Questions per data set that the report tunes on, and reports on, at most."}
+        default=500,
+        metadata={"help": "At most so many questions per data set tune the threshold, and as many are reported on."},
     )
     auto_fit: bool = field(
         default=False,
         metadata={
-            "help": "Where the estimate exceeds the GPU's memory, lower, in this order, as far as needed: "
+            "help": "If the estimated memory exceeds the GPU's, lower these settings, in this order, as far as needed: "
             "steps_per_generation, per_device_train_batch_size (neither changes how many completions a step has), "
             "num_generations, max_pixels, max_documents. Prints what it changed; config.yaml keeps it."
         },
     )
-    overwrite: bool = field(default=False, metadata={"help": "Throw away what output_dir holds and start anew."})
+    overwrite: bool = field(default=False, metadata={"help": "Delete what output_dir holds and start again."})
     dry_run: bool = field(
         default=False, metadata={"help": "Print settings, data, prompt lengths and a memory estimate; train nothing."}
     )
@@ -116,9 +124,13 @@ class Stage1Config(RunConfig):
 
     data_weights: list[float] | None = field(
         default=None,
-        metadata={"help": "Of a mix: how the training pairs divide among its data sets. Unset: all pairs of all."},
+        metadata={
+            "help": "For several data sets: proportions in which their training pairs are mixed. Unset: all pairs."
+        },
     )
-    min_recall: float = field(default=0.98, metadata={"help": "Recall on dev that the filter's threshold must keep."})
+    min_recall: float = field(
+        default=0.98, metadata={"help": "Share of the relevant dev documents that the filter's threshold must keep."}
+    )
     hard_pool_size: int = field(default=30, metadata={"help": "Documents per question in the report's hard pools."})
 
 
@@ -133,50 +145,53 @@ class Stage2Config(RunConfig):
         default="stack",
         metadata={
             "help": "`stack`: a new adapter on top of stage 1's, which stays as it is. `continue`: a copy of stage 1's "
-            "is trained on. `fresh`: a new adapter on the bare base, documents in BM25's order (no stage 1 at all).",
+            "is trained further. `fresh`: a new adapter on the base model, documents in BM25's order (no stage 1).",
             "choices": ["stack", "continue", "fresh"],
         },
     )
     multi_objective_aggregation: str = field(
         default="normalize_then_sum",
         metadata={
-            "help": "`normalize_then_sum` (GDPO): each reward is normalised within its group, so that it counts by its "
-            "weight and not by its spread. `sum_then_normalize`: TRL's default, scaled as scale_rewards says.",
+            "help": "`normalize_then_sum` (GDPO): each reward is normalised within its group, so that its weight alone "
+            "decides how much it counts, not its spread. `sum_then_normalize`: TRL's default, see scale_rewards.",
             "choices": ["normalize_then_sum", "sum_then_normalize"],
         },
     )
-    max_documents: int = field(default=6, metadata={"help": "Documents in a prompt, at most."})
+    max_documents: int = field(default=6, metadata={"help": "At most so many documents in a prompt."})
     prompts_per_question: int = field(
-        default=1, metadata={"help": "Prompts drawn for a training question, each with other documents and order."}
+        default=1,
+        metadata={"help": "Prompts per training question, each with other irrelevant documents in another order."},
     )
     unanswerable_share: float = field(
-        default=0.05, metadata={"help": "Share of the prompts that hold no relevant document."}
+        default=0.05, metadata={"help": "Share of the training prompts without any relevant document."}
     )
     as_filtered_share: float = field(
         default=0.0,
         metadata={
-            "help": "Share of the prompts that hold what stage 1 lets through and nothing else, as in use: a relevant "
-            "document may be missing. The others hold all relevant documents."
+            "help": "Share of the training prompts with only what stage 1 lets through, as in use: a relevant document "
+            "may be missing. The other prompts hold all relevant documents."
         },
     )
     report_orders: int = field(
         default=1,
         metadata={
             "help": "Orders of the documents in which the report asks each question; its figures are means over them. "
-            "More: narrower intervals where answers hang on the order, as a small model's do, and a longer report."
+            "More: narrower intervals if answers depend on the order, as a small model's do, but a slower report."
         },
     )
     cold_start_steps: int = field(
         default=0,
-        metadata={"help": "Supervised steps on chains composed from the labels, before GRPO. Instruct models need 0."},
+        metadata={
+            "help": "Supervised steps before GRPO, on reasoning composed from the labels. Instruct models need 0."
+        },
     )
     cold_start_batch_size: int = field(default=16, metadata={"help": "Rows per step of the cold start."})
     cold_start_learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of the cold start."})
     cold_start_caption: str | None = field(
         default=None,
         metadata={
-            "help": "What the base model is asked of every relevant image, such as `Describe the image in a sentence.` "
-            "The chains of the cold start say the reply before they answer. Unset: they say the answer alone."
+            "help": "What the base model is asked about every relevant image, such as `Describe the image in a "
+            "sentence.` The reasoning of the cold start includes the reply. Unset: it has the answer only."
         },
     )
 
