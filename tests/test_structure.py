@@ -28,7 +28,7 @@ FLOORS = [
     {"__main__"},
 ]
 BESIDE = {("config", "runs")}
-MODULE_LINES, FUNCTION_LINES = 380, 200
+MODULE_LINES, FUNCTION_LINES = 360, 65
 LEVEL = {name: level for level, rooms in enumerate(FLOORS) for name in rooms}
 
 

@@ -150,13 +150,13 @@ def _run(command, arguments: list[str]) -> int:
 
 
 def _index(arguments: list[str]) -> int:
-    from lite.cli.ask import index
+    from lite.cli.library import index
 
     return index(arguments)
 
 
 def _search(arguments: list[str]) -> int:
-    from lite.cli.ask import search
+    from lite.cli.library import search
 
     return search(arguments)
 

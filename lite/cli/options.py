@@ -13,6 +13,9 @@ from lite.schema import LiteError
 if TYPE_CHECKING:
     from lite.library.store import Library
 
+NOTHING = 3  # exit status where nothing was found
+OCR = {"auto": None, "on": True, "off": False}
+
 
 def add_library(parser: argparse.ArgumentParser) -> None:
     """Which library."""

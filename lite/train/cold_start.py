@@ -21,7 +21,7 @@ from lite.stages.answer import complete
 from lite.stages.prompts import caption_prompt
 from lite.train.callbacks import MetricsFile, ProgressLine, train_to_the_end
 from lite.train.stage2_rows import Row, prompt_dataset
-from lite.train.trainer import adjust, learning, release
+from lite.train.trl_fixes import adjust, learning, release
 
 CAPTION_TOKENS = 60  # of a reply to `cold_start_caption`, at most
 

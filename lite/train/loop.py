@@ -11,7 +11,8 @@ from lite.models.memory import REMEDIES
 from lite.schema import LiteError
 from lite.train.callbacks import train_to_the_end
 from lite.train.run_folder import how_to_go_on, is_finished, last_checkpoint
-from lite.train.trainer import StageTrainer, release
+from lite.train.trainer import StageTrainer
+from lite.train.trl_fixes import release
 
 
 def train(trainer: StageTrainer, console: Console) -> None:

@@ -19,10 +19,7 @@ from datasets import Dataset
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import (
-    PrinterCallback,
     ProcessorMixin,
-    ProgressCallback,
-    Trainer,
     TrainerCallback,
 )
 from trl import GRPOTrainer
@@ -41,6 +38,7 @@ from lite.models.merged import merged
 from lite.schema import LiteError
 from lite.stages.filter import evaluating
 from lite.train.run_folder import last_checkpoint
+from lite.train.trl_fixes import adjust, learning
 
 logger = logging.getLogger(__name__)
 
@@ -334,31 +332,6 @@ class StageTrainer(GRPOTrainer):
                 + (f"{survivor.name} is intact. " if survivor else "")
                 + "Make room, then run the same command again: it continues from the last checkpoint."
             ) from error
-
-
-def learning(model: PeftModel) -> dict[str, torch.Tensor]:
-    """Copies of the weights that learn, by name: for `adjust`, from before a trainer of TRL's is built."""
-    return {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
-
-
-def adjust(trainer: Trainer, exact: dict[str, torch.Tensor]) -> None:
-    """What every trainer of TRL's needs once it is built, supervised ones too: our progress, and an exact adapter.
-
-    TRL casts the adapter of a quantised model to bf16. Its weights are around 0.05, where bf16 has steps of 2e-4, so
-    most of Adam's updates at a learning rate of 1e-5 would round to nothing, and one that has learnt already starts
-    from something else than it was. fp32 costs 4 more bytes per weight of an adapter of 1 % of the model. Remove with
-    peft#2889.
-    """
-    for replaced in (ProgressCallback, PrinterCallback):  # by lite.train.callbacks.ProgressLine
-        trainer.remove_callback(replaced)
-    for name, parameter in trainer.model.named_parameters():
-        if parameter.requires_grad:
-            parameter.data = exact[name].to(parameter.device, torch.float32)
-
-
-def release(trainer: Trainer) -> None:
-    """Take accelerate's autocast off the model after training, so that scores match those of a freshly loaded model."""
-    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
 
 
 @dataclass

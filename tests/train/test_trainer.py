@@ -19,7 +19,8 @@ from lite.models.inputs import vision_tokens
 from lite.models.loading import load_model, lora_config
 from lite.schema import LiteError
 from lite.train.run_folder import last_checkpoint
-from lite.train.trainer import StageTrainer, release
+from lite.train.trainer import StageTrainer
+from lite.train.trl_fixes import release
 
 COLOURS = ("red", "green", "blue", "white")
 
