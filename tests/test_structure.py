@@ -89,7 +89,7 @@ LOADED_BY_OTHERS = {
     "torchvision": "transformers' image processors",
 }
 PACKAGE_OF = {
-    "PIL": "pillow", "markdown_it": "markdown-it-py", "pillow_heif": "pillow-heif",
+    "PIL": "pillow", "Stemmer": "pystemmer", "markdown_it": "markdown-it-py", "pillow_heif": "pillow-heif",
     "yaml": "pyyaml",
 }  # fmt: skip
 

@@ -91,7 +91,7 @@ def model_card(run: Path, card: dict, merged: bool) -> str:
         "---", yaml.safe_dump(metadata, sort_keys=False).strip(), "---", "",
         f"# {card['base']} for retrieval-augmented generation", "",
         f"Trained by lite (GRPO, {' + '.join(card['joined'])}). {MERGED if merged else CONCATENATED}", "",
-        "Prompts, output grammar and how to use it: the package's `lite/prompts.py`.", "",
+        "Prompts, output grammar and how to use it: the package's `lite/stages/prompts.py`.", "",
         "| | |", "|---|---|", f"| base | `{card['base']}` (fingerprint `{card['base_fingerprint']}`) |",
         f"| adapter hash | `{read_card(run / 'adapter')['hash']}` |",
         *([f"| stage 1 hash | `{card['stage1_hash']}` |"] if card.get("stage1_hash") else []),

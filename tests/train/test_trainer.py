@@ -205,7 +205,7 @@ def test_unfinished_checkpoints_are_passed_over(tmp_path: Path) -> None:
 
 def test_adapter_of_another_base_is_refused(random_folder: Path, tmp_path: Path) -> None:
     model, _ = stage1_model(random_folder)
-    card = {"base": "random", "base_fingerprint": base_fingerprint(model)}
+    card = {"base": "random", "base_fingerprint": base_fingerprint(model), "document_chars": 100, "max_pixels": None}
     save_adapter(model, "stage1", tmp_path / "adapter", card)
     base, _ = load_model(ModelConfig(model_name_or_path=str(random_folder)))
     loaded = load_adapter(base, tmp_path / "adapter", "stage1")
