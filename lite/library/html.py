@@ -40,19 +40,27 @@ def split_html(data: bytes | str) -> Iterator[Part]:
     # Beyond a depth, libxml2 drops what it reads. That is said.
     parser = html.HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
     text = data.replace("\0", "").encode("utf-8", "replace")
-    root = html.document_fromstring(text if text.strip() else b"<html></html>", parser=parser)
+    root = html.document_fromstring(b"<html>" + text, parser=parser)  # it refuses a page of comments alone
     note = "elements that are nested too deeply were left out." if _is_cut(parser) else ""
     title = " ".join(next((node.text_content() for node in root.iter("title")), "").split())
     numbers = {"table": 0, "part": 0}
-    for headings, text, is_table in split_blocks(blocks(root), title):
+    for headings, text, is_table in split_blocks(_blocks_or_description(root), title):
         name = "table" if is_table else "part"
         numbers[name] += 1
         yield Part(f"{name}={numbers[name]}", "table" if is_table else "text", headings, text, note=note)
         note = ""
-    if not any(numbers.values()):  # a page that a script fills
-        about = [meta.get("content", "") for meta in root.iter("meta") if meta.get("name", "").lower() == "description"]
-        if text := " ".join([*about[:1]]) or title:
-            yield Part("part=1", "text", title if about else "", text)
+
+
+def _blocks_or_description(root: html.HtmlElement) -> Iterator[Block]:
+    """Of a page that a script fills, what it says of itself."""
+    found = blocks(root)
+    if (first := next(found, None)) is not None:
+        yield first
+        yield from found
+        return
+    about = (meta.get("content", "") for meta in root.iter("meta") if meta.get("name", "").lower() == "description")
+    if text := next(about, "").strip():
+        yield Block(text)
 
 
 def _is_cut(parser: html.HTMLParser) -> bool:
@@ -234,11 +242,11 @@ def _hiding_rules(root: html.HtmlElement) -> set[tuple[str, str, str]]:
 
 
 def _is_hidden(node: html.HtmlElement, hides: set[tuple[str, str, str]]) -> bool:
+    if node.tag == "dialog" and "open" not in node.attrib:
+        return True
     if not node.attrib:
         return bool(hides) and (node.tag, "", "") in hides
     if "hidden" in node.attrib or HIDDEN.search(node.get("style", "")):
-        return True
-    if node.tag == "dialog" and "open" not in node.attrib:
         return True
     if node.tag == "input" and node.get("type", "").lower() == "hidden":
         return True

@@ -6,11 +6,13 @@ import logging
 import os
 import resource
 import sys
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, TimeoutError
 from itertools import chain, islice
 from pathlib import Path
+from threading import Thread
 
 from loky import ProcessPoolExecutor
 from loky.process_executor import TerminatedWorkerError
@@ -23,6 +25,7 @@ from lite.schema import Document, LiteError
 logger = logging.getLogger(__name__)
 
 FEW = 6  # files up to which a second reader takes longer to start than it saves
+WATCH_SECONDS = 0.2  # between looks for the process that started a reader
 
 
 def read_files(
@@ -122,9 +125,20 @@ def _attempt(path: Path, ocr: bool, limits: Limits) -> list[Part] | Unreadable:
 
 
 def _pool(workers: int, limits: Limits) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, timeout=60, initializer=_limit_memory, initargs=(limits.gigabytes,))
+    return ProcessPoolExecutor(workers, timeout=60, initializer=_start_reader, initargs=(limits.gigabytes, os.getpid()))
 
 
-def _limit_memory(gigabytes: int) -> None:
+def _start_reader(gigabytes: int, parent: int) -> None:
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (gigabytes << 30, gigabytes << 30))
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone, killed perhaps, in the middle of whatever it reads.
+
+    Linux has a signal for it, but sends it when the thread that started the reader ends, too.
+    """
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
