@@ -24,6 +24,9 @@ CARD = "lite.json"
 STAGE1, STAGE2 = "stage1", "stage2"
 LAPTOP = "laptop"
 MODELS = {LAPTOP: "Qwen/Qwen3.5-0.8B"}  # names for models of the hub: what is asked where there is no GPU
+# How a model without adapters is asked; a card says it of a trained one.
+UNTRAINED = {"document_chars": 1200, "max_documents": 5, "max_completion_length": 512}
+NO_MODEL = "No model has read these; name one with --model."
 PROFILES = {22000: "qwen3-vl-4b", 11000: "qwen3-vl-2b"}  # by MiB of the GPU, largest first; recipes/profile.sh asks
 
 

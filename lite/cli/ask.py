@@ -8,10 +8,10 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from lite.cli.options import NOTHING, OCR, add_library, count, opened
+from lite.cli.options import NOTHING, OCR, add_library, add_model, count, opened
 from lite.cli.view import evidence_table, show, show_passages
 from lite.library import RETRIEVED
-from lite.runs import LAPTOP, MODELS, find_adapters, is_trained, trained_profile
+from lite.runs import LAPTOP, MODELS, NO_MODEL, find_adapters, is_trained, trained_profile
 from lite.schema import Document, LiteError, Trace, described
 from lite.stages.prompts import UNKNOWN
 from lite.terminal import ArgumentParser, Console, printable, printable_json
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 MALFORMED, PASSAGES = 4, 5  # exit statuses
 BEST = 5  # passages that are shown where no model answers
-NO_MODEL = "No model has read these; name one with --model."
 
 
 def ask(arguments: list[str]) -> int:
@@ -165,18 +164,3 @@ def nearest(question: str, data: str, split: str, limit: int | None) -> list[Doc
     from lite.data.sources import load_candidates, load_examples
 
     return Corpus(load_candidates(data, split, load_examples(data, split, limit))).nearest(question, RETRIEVED)
-
-
-def add_model(parser: argparse.ArgumentParser) -> None:
-    named = parser.add_mutually_exclusive_group()
-    named.add_argument(
-        "--model",
-        help=f"A vision-language model as it is: its hub id, such as Qwen/Qwen3-VL-2B-Instruct (downloaded at the "
-        f"first use), its folder, or `{LAPTOP}`: {MODELS[LAPTOP]}, for machines without a GPU. It is untrained: its "
-        "filter ranks, and keeps a fixed number.",
-    )
-    named.add_argument(
-        "--profile",
-        help="A profile that was trained (runs/PROFILE), a run folder, or `tiny`: the embedded model that knows only "
-        "flags. [the one that fits the GPU, where it was trained]",
-    )

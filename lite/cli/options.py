@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lite.library.places import default_library, last_used, remember
+from lite.runs import LAPTOP, MODELS
 from lite.schema import LiteError
 
 if TYPE_CHECKING:
@@ -23,6 +24,22 @@ def add_library(parser: argparse.ArgumentParser) -> None:
         "--library", metavar="DIR",
         help=f"Where the library is: a folder, or s3://… and its like. [{default_library()}]",
     )  # fmt: skip
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """What answers."""
+    named = parser.add_mutually_exclusive_group()
+    named.add_argument(
+        "--model",
+        help=f"A vision-language model as it is: its hub id, such as Qwen/Qwen3-VL-2B-Instruct (downloaded at the "
+        f"first use), its folder, or `{LAPTOP}`: {MODELS[LAPTOP]}, for machines without a GPU. It is untrained: its "
+        "filter ranks, and keeps a fixed number.",
+    )
+    named.add_argument(
+        "--profile",
+        help="A profile that was trained (runs/PROFILE), a run folder, or `tiny`: the embedded model that knows only "
+        "flags. [the one that fits the GPU, where it was trained]",
+    )
 
 
 def count(text: str) -> int:

@@ -48,7 +48,7 @@ def build(desk: Desk, runs: Path, uploads: Uploads) -> gr.Blocks:
         with gr.Tab("Ask"):
             ui = question_panel(desk)
             with gr.Row(equal_height=False, elem_id="result"):
-                vars(ui).update(vars(documents_panel(desk)) | vars(answer_panel()))
+                vars(ui).update(vars(documents_panel(desk)) | vars(answer_panel(desk)))
         with gr.Tab("Training runs"):
             runs_tab(page, runs)
         # `seen` is the question whose page the visitor looks at: what is clicked means that one, however late it comes.

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from lite.data import flags
 from lite.demo.page import Page, picture
+from lite.library import RETRIEVED
+from lite.runs import NO_MODEL
 from lite.schema import Document, LiteError, Trace
 from lite.terminal import printable
 
@@ -39,6 +41,8 @@ class Desk:
         base, adapters: Which model and adapters these are, in words.
         note: What a reader of its answers must know; empty for a full-size model.
         threshold, budget: The tuned filter: P(relevant) that a document needs, and how many stage 2 reads at most.
+        untrained: Whether the model has no adapters: it keeps the best `budget` documents, whatever their scores.
+        bundled_only: Whether no model was named: of other documents than the bundled ones the best passages are shown.
     """
 
     model: Future[Rag]
@@ -48,6 +52,8 @@ class Desk:
     note: str
     threshold: float
     budget: int
+    untrained: bool = False
+    bundled_only: bool = False
 
 
 def ask(desk: Desk, text: str, chosen: str, own: dict, cut: float | None, most: float | None) -> Iterator[Page]:
@@ -60,6 +66,16 @@ def ask(desk: Desk, text: str, chosen: str, own: dict, cut: float | None, most: 
         note=desk.note if chosen != BUNDLED else "",
     )  # fmt: skip
     yield now
+    if desk.bundled_only and chosen != BUNDLED:
+        documents, where = look_up(text, chosen, desk.library, own)
+        if chosen == MINE:
+            from lite.data.pools import Corpus
+
+            documents = Corpus(documents).nearest(text, RETRIEVED)
+        shown = {document.id: picture(document) for document in documents}
+        found = replace(now, source=where, note="", documents=tuple(documents), pictures=shown, step="stopped")
+        yield replace(found, message=f"{NO_MODEL} These passages fit best." if documents else "Nothing fits.")
+        return
     while not desk.model.done():
         time.sleep(0.1)
         yield now  # where it can be stopped
@@ -130,7 +146,6 @@ def look_up(
 ) -> tuple[list[Document], str]:
     """The documents that a question is asked about, and what they are in words."""
     from lite.data.pools import Corpus
-    from lite.rag import RETRIEVED
 
     if chosen == LIBRARY and library is not None:
         found = [hit.document for hit in library.result().search(question, RETRIEVED)]

@@ -78,11 +78,13 @@ def documents_panel(desk: Desk) -> SimpleNamespace:
 
 
 def tuned_label(desk: Desk, differs: bool) -> str:
+    if desk.untrained:
+        return f"Back to the best {desk.budget}" if differs else f"Untrained: the best {desk.budget}"
     tuned = f"{desk.threshold:.3g}, at most {desk.budget}"
     return f"Back to the tuned filter ({tuned})" if differs else f"As tuned ({tuned})"
 
 
-def answer_panel() -> SimpleNamespace:
+def answer_panel(desk: Desk) -> SimpleNamespace:
     """The answer and all that explains it."""
     with gr.Column(scale=2, min_width=300, elem_id="right"):
         answer = gr.HTML(view.answer(Page()), elem_id="answer")
@@ -90,7 +92,7 @@ def answer_panel() -> SimpleNamespace:
             chain = gr.HTML(view.chain(Page()))
         with gr.Accordion("Ranking", open=True, elem_id="ranking"):
             ranking = gr.HTML(view.ranking(Page()))
-        with gr.Accordion("Compare the systems", open=True, elem_id="comparing"):
+        with gr.Accordion("Compare the systems", open=True, elem_id="comparing", visible=not desk.untrained):
             gr.HTML('<p class="hint">The same question, with and without what was trained.</p>')
             compare = gr.Button("Compare", size="sm", elem_id="compare")
             comparison = gr.HTML(elem_id="comparison")

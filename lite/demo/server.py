@@ -19,7 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lite.library.places import default_library
-from lite.runs import SHIPPED, TINY_NOTE, find_adapters, read_card, trained_profile, tuned_card
+from lite.runs import (
+    LAPTOP,
+    MODELS,
+    SHIPPED,
+    TINY_NOTE,
+    UNTRAINED,
+    find_adapters,
+    is_trained,
+    read_card,
+    trained_profile,
+    tuned_card,
+)
 from lite.schema import LiteError
 from lite.terminal import ArgumentParser, Console, PrintableStream
 
@@ -82,7 +93,8 @@ def demo(arguments: list[str]) -> int:
     console = Console(file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="lite-demo-") as folder:
         with console.status("Opening the page …"):
-            page, loading = open_page(Path(folder), options.profile or trained_profile(), library, place)
+            named = options.model or options.profile
+            page, loading = open_page(Path(folder), named or trained_profile(), library, place, named=named is not None)
         try:
             print(f"lite: {place.url}  (Ctrl-C stops)", flush=True)
             with redirect_stderr(PrintableStream(sys.stderr)):  # Gradio prints what visitors sent in tracebacks
@@ -99,10 +111,15 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, Place]:
     parser = ArgumentParser(
         prog="lite demo", description="The demo in the browser: what was found, filtered, ranked and answered, and why."
     )
-    parser.add_argument(
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument(
+        "--model",
+        help=f"A vision-language model as it is, untrained: its hub id, its folder, or `{LAPTOP}` ({MODELS[LAPTOP]}).",
+    )
+    model.add_argument(
         "--profile",
         help="A profile that was trained (runs/PROFILE), a run folder, or `tiny`: the embedded model that knows only "
-        "flags. [what fits the GPU, if it was trained; else tiny]",
+        "flags. [what fits the GPU, if it was trained; else tiny, for the bundled documents alone]",
     )
     parser.add_argument(
         "--library", metavar="DIR", help=f"Documents of yours, see `lite index`. [{default_library()}, if it exists]"
@@ -143,15 +160,16 @@ def start(folder: Path, profile: str = "tiny", library: str | None = None, place
 
 
 def open_page(
-    folder: Path, profile: str, library: str | None, place: Place, runs: Path = RUNS
+    folder: Path, profile: str, library: str | None, place: Place, runs: Path = RUNS, named: bool = True
 ) -> tuple[gr.Blocks, list[Future]]:
     """Open the page, in a thread of its own; `close()` ends it. The model loads behind it.
 
     Args:
         folder: Where uploads are kept while their session lasts.
-        profile, library: As on the command line.
+        profile, library: As on the command line; the profile may be a model, too.
         place: Where it is served.
         runs: The folder of the training runs.
+        named: Whether the user named what answers. Else the embedded model answers from the bundled documents alone.
 
     Returns:
         The page, and what is still loading: each raises LiteError where it cannot be loaded.
@@ -162,7 +180,7 @@ def open_page(
     with _address(place):  # what the user can have mistaken first: the imports below take long
         family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
         socket.create_server((place.host, place.port), family=family).close()
-    desk = make_desk(profile, library)
+    desk = make_desk(profile, library, named)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     import gradio as gr
     import safehttpx
@@ -194,20 +212,30 @@ def open_page(
     return page, [part for part in (desk.library, desk.model) if part]
 
 
-def make_desk(profile: str, library: str | None) -> Desk:
-    """What the page must know at once, from the adapters' cards; the model and the library load behind it."""
-    from lite.demo.asking import Desk
+def make_desk(profile: str, library: str | None, named: bool = True) -> Desk:
+    """What the page must know at once; the model and the library load behind it.
 
+    Raises:
+        LiteError: There are no such adapters, or there is no such model.
+    """
+    from lite.demo.asking import Desk
+    from lite.models.hub import find_model, is_model
+
+    shared = {"model": Future(), "library": Future() if library else None}
+    if not is_trained(profile) and is_model(profile):
+        budget = UNTRAINED["max_documents"]
+        return Desk(
+            **shared, base=find_model(profile).name, threshold=0.0, budget=budget, note="", untrained=True,
+            adapters=f"none, it is untrained: its filter ranks, and keeps the best {budget}",
+        )  # fmt: skip
     folders = find_adapters(profile)
     stage1, stage2 = tuned_card(folders[0]), read_card(folders[1])
     tiny = stage2["base"] == "tiny"
-
     return Desk(
-        model=Future(), library=Future() if library else None,
-        base="the embedded tiny model" if tiny else stage2["base"],
+        **shared, base="the embedded tiny model" if tiny else stage2["base"],
         adapters="shipped with lite" if folders[1].is_relative_to(SHIPPED) else f"your run “{Path(profile).name}”",
         note=TINY_NOTE if tiny else "", threshold=stage1["threshold"],
-        budget=min(stage1["max_kept"], stage2["max_documents"]),
+        budget=min(stage1["max_kept"], stage2["max_documents"]), bundled_only=tiny and not named,
     )  # fmt: skip
 
 

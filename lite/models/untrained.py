@@ -9,11 +9,9 @@ from lite.models.families import family_of
 from lite.models.fits import fit
 from lite.models.hub import download, find_model
 from lite.models.loading import load_model
-from lite.runs import MODELS
+from lite.runs import MODELS, UNTRAINED
 
-# What the recipes of full-size models set, too.
-MAX_PIXELS = 512 * 512
-SETTINGS = {"document_chars": 1200, "max_documents": 5, "max_completion_length": 512}
+MAX_PIXELS = 512 * 512  # as in the recipes of full-size models
 
 
 def load_untrained(name: str) -> tuple[PreTrainedModel, ProcessorMixin, dict, dict]:
@@ -34,5 +32,5 @@ def load_untrained(name: str) -> tuple[PreTrainedModel, ProcessorMixin, dict, di
     model, processor = load_model(
         ModelConfig(model_name_or_path=str(folder), load_in_4bit=in_4bit, max_pixels=max_pixels)
     )
-    card = {"base": MODELS.get(name, name), "max_pixels": max_pixels} | SETTINGS
+    card = {"base": MODELS.get(name, name), "max_pixels": max_pixels} | UNTRAINED
     return model, processor, card | {"threshold": None, "max_kept": card["max_documents"]}, card | {"active": []}

@@ -14,6 +14,8 @@ from PIL import Image
 from lite.demo import asking as demo
 from lite.demo import view
 from lite.demo.page import portable
+from lite.demo.panels import tuned_label
+from lite.demo.server import make_desk
 from lite.rag import RETRIEVED, Rag
 from lite.schema import Document, LiteError
 
@@ -30,6 +32,32 @@ def test_many_files_give_the_nearest_documents_and_few_give_all() -> None:
     assert any("Chad" in document.title for document in bundled)
     with pytest.raises(LiteError, match="No files of yours"):
         demo.look_up("Why?", demo.MINE, None, {})
+
+
+def test_without_a_named_model_own_files_show_their_best_passages() -> None:
+    own = {"a": [Document(f"d{n}", "text", f"Land {n}", f"Its capital is Town{n}.") for n in range(5)]}
+    desk = replace(desk_of(), bundled_only=True)  # its model never loads
+    *_, page = demo.ask(desk, "Where is Town3?", demo.MINE, own, None, None)
+    assert page.documents[0].id == "d3"
+    assert page.message.startswith("No model has read these; name one with --model.")
+    assert not page.running
+    *_, page = demo.ask(desk, "xyzzy?", demo.MINE, own, None, None)
+    assert (page.documents, page.message) == ((), "Nothing fits.")
+    assert "No model has read these" in view.steps(replace(page, message="No model has read these"))
+    first = next(demo.ask(desk, "What is the capital of Peru?", demo.BUNDLED, {}, None, None))
+    assert first.step == "load"  # the bundled documents are the embedded model's
+
+
+def test_an_untrained_model_is_said_to_be_one(random_folder: Path) -> None:
+    desk = make_desk(str(random_folder), None)
+    assert desk.untrained
+    assert "untrained" in desk.adapters
+    assert "untrained" in view.banner(desk.base, desk.adapters, desk.note)
+    assert tuned_label(desk, False) == "Untrained: the best 5"
+    assert not make_desk("tiny", None).untrained
+    assert [make_desk("tiny", None, named).bundled_only for named in (True, False)] == [False, True]
+    with pytest.raises(LiteError, match="no/such is not on this machine"):
+        make_desk("no/such", None)
 
 
 def desk_of(threshold: float = 0.019752411972251156, budget: int = 5) -> demo.Desk:
