@@ -84,6 +84,7 @@ def test_the_front_door_opens_every_name_and_imports_late() -> None:
 
 # Declared although no line imports them: another package loads them, or wants them named.
 LOADED_BY_OTHERS = {
+    "num2words": "transformers' processor of SmolVLM",
     "spacy-lookups-data": "spaCy's tables of lemmas",
     "tensorboard": "report_to: tensorboard, the default of the recipes",
     "torchvision": "transformers' image processors",
