@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--cap_gib", type=float, default=24, help="GiB of the card to measure for.")
     parser.add_argument("--steps", type=int, default=2, help="Timed steps per cell, behind one that warms up.")
     parser.add_argument("--minutes", type=float, default=600, help="Start no cell, and stop the one running, after.")
-    parser.add_argument("--real", action="store_true", help="The recipes' own weights; fetched where not at hand.")
+    parser.add_argument("--real", action="store_true", help="The recipes' own weights; downloaded if not cached.")
     parser.add_argument("--results", type=Path, default=RESULTS, help="Folder of the result file.")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--tiny", action="store_true", help="A tiny shape and short prompts.")

@@ -1,5 +1,5 @@
 """Qwen3-VL of the published shapes with random weights, and random prompts of exact lengths: what a GPU benchmark needs
-where neither the real weights nor the hub are at hand. Memory and speed depend on shapes, not on what a model knows."""
+where neither the real weights nor the hub are available. Memory and speed depend on shapes, not on weights."""
 
 from __future__ import annotations
 
@@ -173,5 +173,5 @@ def random_row(processor: ProcessorMixin, tokens: int, images: int, pixels: int,
     empty = processor.apply_chat_template(prompt(""), add_generation_prompt=True, tokenize=False)
     used = len(processor.tokenizer(empty, add_special_tokens=False)["input_ids"]) + image_tokens - images
     if used > tokens:
-        raise ValueError(f"{images} images of {pixels} pixels take {used} tokens; the prompt shall have {tokens}.")
+        raise ValueError(f"{images} images of {pixels} pixels take {used} tokens; the prompt must have {tokens}.")
     return {"prompt": prompt(random_text(processor, tokens - used, seed)), "images": pictures}

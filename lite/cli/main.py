@@ -38,7 +38,7 @@ STOPPED = 130  # exit status after Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns the exit status: 0, 1 for a problem that the user can mend, 2 for wrong usage.
+    """Run a command. Returns the exit status: 0, 1 for a problem that the user can fix, 2 for wrong usage.
 
     130 after Ctrl-C; `lite ask` and `lite search` have more.
     """

@@ -10,7 +10,7 @@ from the file's folder and within it, or within one of LITE_IMAGE_FOLDERS (folde
 30 is drawn from the file), `category`, `id`, `keywords` (what a right answer contains: the question is then scored by
 WebQA's metric) and `split` (train, dev, test; where no question has one, see `divide`).
 
-A Parquet file with these columns does as well: a row is a line, and a null a field that is not there.
+A Parquet file with these columns works as well: a row is a line, and a null a missing field.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def is_readable(document: Document, problems: Problems) -> bool:
 
 def without_unreadable(examples: Sequence[Example], problems: Problems) -> list[Example]:
     """The examples without images that cannot be decoded. A question that loses a relevant one is left out and counted:
-    neither training nor a report can ask for what is not there."""
+    neither training nor a report can ask for what is missing."""
     readable: dict[str, bool] = {}
     left = []
     for example in examples:

@@ -84,7 +84,7 @@ def ask(desk: Desk, text: str, chosen: str, own: dict, cut: float | None, most: 
 
 
 def ask_again(desk: Desk, now: Page, cut: float | None, most: float | None) -> Iterator[Page]:
-    """From the scores at hand: with another filter, or without the documents that are switched off."""
+    """From the scores known already: with another filter, or without the documents that are switched off."""
     cut, most = settings(desk, cut, most)
     left = [document for document in now.documents if document.id not in now.off]
     start = replace(

@@ -25,11 +25,11 @@ from lite.schema import LiteError
 
 WEIGHTS = "adapter_model.safetensors"
 
-# ------------------------------------------------------------------------------------------- what acts and what learns
+# ----------------------------------------------------------------------------------- what is active and what is trained
 
 
 def activate(model: PeftModel, names: Sequence[str], trainable: str | None = None) -> None:
-    """Let exactly the adapters `names` act (none: the bare base), and only `trainable` learn.
+    """Make exactly the adapters `names` active (none: the bare base), and only `trainable` learn.
 
     PEFT's own switches set every active adapter to learn, and `PeftModel.set_adapter` takes one name only.
     """
@@ -45,7 +45,7 @@ def activate(model: PeftModel, names: Sequence[str], trainable: str | None = Non
 
 @contextmanager
 def active(model: PeftModel, names: Sequence[str]) -> Iterator[None]:
-    """Inside, exactly the adapters `names` act (none: the bare base); afterwards all is as before."""
+    """Inside, exactly the adapters `names` are active (none: the bare base); afterwards as before."""
     before = list(model.active_adapters) if model.get_model_status().enabled else []
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     activate(model, names)
@@ -173,7 +173,7 @@ def save_adapter(model: PeftModel, name: str, folder: Path, card: dict) -> None:
 
 
 def load_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str) -> PeftModel:
-    """Put a saved adapter on its base model, frozen, beside those that are there.
+    """Load a saved adapter onto its base model, frozen, next to those already loaded.
 
     Raises:
         LiteError: The adapter was trained on another base model, or its files were changed since.
@@ -183,7 +183,7 @@ def load_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str) ->
     if card["base_fingerprint"] != fingerprint:
         raise LiteError(
             f"The adapter {folder} was trained on {card['base']} (fingerprint {card['base_fingerprint']}), "
-            f"but the model at hand has the fingerprint {fingerprint}. Load the base that it was trained on."
+            f"but this model has the fingerprint {fingerprint}. Load the base that it was trained on."
         )
     if adapter_hash(folder) != card["hash"]:
         raise LiteError(f"The weights in {folder} are not those that its {CARD} describes. Train or copy them anew.")

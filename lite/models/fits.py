@@ -1,4 +1,4 @@
-"""Whether a model fits into the memory at hand, from its configuration alone."""
+"""Whether a model fits into free memory, from its configuration alone."""
 
 from __future__ import annotations
 

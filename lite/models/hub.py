@@ -59,7 +59,7 @@ def find_model(name: str) -> Found:
     """Look a model up by its folder, its hub id or an alias. The hub is given up after seconds.
 
     Raises:
-        LiteError: There is no such model, it reads no images, or its files cannot be had; what to do is said.
+        LiteError: There is no such model, it reads no images, or its files cannot be fetched.
     """
     name = MODELS.get(name, name)
     if Path(name).exists():

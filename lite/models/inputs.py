@@ -91,7 +91,7 @@ def image_tokens(processor: ProcessorMixin, height: int, width: int) -> int:
 
 
 def vision_tokens(model: PreTrainedModel, processor: ProcessorMixin) -> list[int]:
-    """Tokens that stand for pixels. One of them in a completion would claim pixels that are not there.
+    """Tokens that stand for pixels. One of them in a completion would claim pixels that do not exist.
 
     They are those that the configuration names, those that the processor writes where an image is, and those that the
     family knows by a pattern.

@@ -21,7 +21,7 @@ def load_untrained(name: str) -> tuple[PreTrainedModel, ProcessorMixin, dict, di
     tuned, so the filter ranks, and passes `max_documents` on.
 
     Raises:
-        LiteError: It cannot be had, is no vision-language model, does not fit, or cannot be asked; the message says
+        LiteError: It cannot be loaded, is no vision-language model, does not fit, or cannot be asked; the message says
             why and what to do.
     """
     found = find_model(name)
