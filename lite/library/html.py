@@ -73,6 +73,7 @@ def blocks(root: html.HtmlElement) -> Iterator[Block]:
     pieces: list[str] = []
     lists: list[int | None] = []  # the number of the next item of each list around; None: it has none
     verbatim = 0
+    marked = False  # whether the marker of an item was the last that was seen: its paragraph goes on beside it
 
     def paragraphs() -> Iterator[Block]:
         text = "".join(pieces)
@@ -83,6 +84,7 @@ def blocks(root: html.HtmlElement) -> Iterator[Block]:
 
     for kind, node, text in _events(root, hides):
         tag = node.tag
+        marked = marked and not (kind == "text" and text.strip()) and not (kind == "close" and tag == "li")
         if kind == "text":
             pieces.append(text if verbatim else _collapsed(text))
         elif kind == "table":
@@ -101,11 +103,13 @@ def blocks(root: html.HtmlElement) -> Iterator[Block]:
                 lists.pop()
             pieces.append("\n" if lists else "\n\n")
         elif kind == "open":
-            pieces.append(_gap(tag))
+            pieces.append(_gap(tag) if not marked or tag in LINES else "")
             if tag == "li":
                 pieces.append(_marker(node, lists))
+                marked = True
             elif seen := _stand_in(node):
                 pieces.append(f" {seen} ")
+                marked = False
         else:
             pieces.append(_gap(tag) if tag not in LINES else "")
     yield from paragraphs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from html import escape
 
@@ -12,6 +13,7 @@ from lite.library.office_xml import child, inside, local, parse, value
 UNSEEN = {"tracked-changes", "sequence-decls", "forms", "creator", "date", "initials", "bookmark-name", "rt"}
 SIGNS = {"tab": " ", "line-break": "<br>", "soft-page-break": ""}
 TAGS = {"p": "p", "list-item": "li", "list-header": "li", "table": "table", "table-row": "tr"}
+EDGES = [f"{edge}{pages}" for edge in ("header", "footer") for pages in ("", "-first", "-left")]
 WIDEST_SPAN = 100  # columns or rows that a cell or row is repeated for; a file may claim any number
 
 
@@ -31,7 +33,7 @@ def open_document_html(archive: zipfile.ZipFile) -> str:
             if any(local(level) == "list-level-style-number" and value(level, "num-format") for level in style):
                 numbered.add(value(style, "name"))
     text = _html(child(content, "body"), numbered)
-    edges = [e for e in inside(styles, "header", "footer")] if styles is not None else []
+    edges = inside(styles, *EDGES) if styles is not None else ()
     edge = "".join(dict.fromkeys(_html(node, numbered) for node in edges))
     return text + (f"<h1>Page header and footer</h1>{edge}" if edge.replace("<p></p>", "") else "")
 
@@ -65,12 +67,11 @@ def _element(node: etree._Element, numbered: set[str], ordered: bool) -> str:
         level = min(6, _count(node, "outline-level"))
         return f"<h{level}>{text}</h{level}>"
     if name == "note":
-        mark = (
-            escape("".join(child(node, "note-citation").itertext())) if child(node, "note-citation") is not None else ""
-        )
-        return f"[{mark}: {_html(child(node, 'note-body'), numbered)}]" if child(node, "note-body") is not None else ""
+        body, mark = child(node, "note-body"), child(node, "note-citation")
+        mark = escape("".join(mark.itertext())) if mark is not None else ""
+        return f"[{mark}: {_on_a_line(_html(body, numbered))}]" if body is not None else ""
     if name == "annotation":
-        return f"[Comment: {text}]"
+        return f"[Comment: {_on_a_line(text)}]"
     if name in ("table-cell", "covered-table-cell"):
         again = _count(node, "number-columns-repeated")
         return f"<td>{text}</td>" * (again if text or again <= 3 else 1)
@@ -78,6 +79,11 @@ def _element(node: etree._Element, numbered: set[str], ordered: bool) -> str:
         again = _count(node, "number-rows-repeated") if text.replace("<td></td>", "") else 1
         return f"<{TAGS[name]}>{text}</{TAGS[name]}>" * again
     return f"<div>{text}</div>" if name in ("text-box", "frame", "page", "section") else text
+
+
+def _on_a_line(text: str) -> str:
+    """What stands within a paragraph, which another one would end."""
+    return " ".join(re.sub(r"</?p>", " ", text).split())
 
 
 def _count(node: etree._Element, name: str) -> int:

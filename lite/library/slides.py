@@ -47,7 +47,7 @@ def _shape(node: etree._Element) -> str:
     if local(node) == "cNvPr":
         return f"<p>{escape(node.get('descr', ''))}</p>" if node.get("descr") else ""
     if _placeholder(node) in TITLES:
-        return f"<h1>{_paragraphs(node)}</h1>"
+        return f"<h1>{' '.join(map(_text, inside(node, 'p')))}</h1>"  # a <p> would end the heading
     return _paragraphs(node)
 
 

@@ -71,6 +71,13 @@ def test_numbered_lists_keep_their_numbers() -> None:
     assert found.split() == "3. cut 4. weld - twice 9. paint - rest".split()
 
 
+def test_paragraphs_of_items_stand_beside_their_markers() -> None:
+    lines = text_of(
+        "<ol><li><p>cut</p><p>slowly</p></li>\n<li>\n<div>weld</div></li><li></li><li>paint</ol>"
+    ).splitlines()
+    assert [line for line in lines if line] == ["1. cut", "slowly", "2. weld", "3.", "4. paint"]
+
+
 def test_headings_without_text_below_do_not_vanish() -> None:
     assert "Emergency exit: door B" in text_of("<h1>Plan</h1><h2>Emergency exit: door B</h2>")
 
