@@ -57,9 +57,9 @@ def build(desk: Desk, runs: Path, uploads: Uploads) -> gr.Blocks:
         connect_questions(ui, desk)
         connect_filter(ui, desk)
         connect_comparison(ui, desk)
+        connect_endings(ui)  # before what else the same clicks do: see there
         connect_files(ui, uploads)
         connect_trace(ui)
-        connect_endings(ui)
 
         async def welcome() -> str:
             return await introduction_when_loaded(desk)
@@ -144,15 +144,10 @@ def one_at_a_time(*show_progress_on: gr.HTML) -> dict[str, Any]:
 
 
 def connect_questions(ui: SimpleNamespace, desk: Desk) -> None:
-    """Ask, the examples, Stop; and other documents clear the page."""
+    """Ask, and the examples."""
 
     def ask(*inputs) -> Iterator[tuple]:
         yield from draw(asking.ask(desk, *inputs))
-
-    def stop(now: Page, seen: str) -> tuple:
-        if not current(now, seen).running:
-            return (gr.skip(),) * (1 + len(ui.shown))
-        return drawn(replace(now, step="stopped", message="Stopped."))
 
     inputs, outputs = [ui.question, ui.source, ui.mine, ui.threshold, ui.count], [ui.state, *ui.shown]
     model = one_at_a_time(ui.steps)
@@ -165,7 +160,6 @@ def connect_questions(ui: SimpleNamespace, desk: Desk) -> None:
     example = ui.examples.click(lambda chosen: (chosen[0], BUNDLED), ui.examples, [ui.question, ui.source], **QUICK)
     asked_example = example.then(ask, inputs, outputs, api_visibility="private", **model)
     ui.asking = [asked, asked_example]
-    ui.stop.click(stop, [ui.state, ui.seen], outputs, **QUICK)
 
 
 def connect_filter(ui: SimpleNamespace, desk: Desk) -> None:
@@ -227,6 +221,24 @@ def connect_comparison(ui: SimpleNamespace, desk: Desk) -> None:
     ui.trying.append(compared)
 
 
+def connect_endings(ui: SimpleNamespace) -> None:
+    """Stop, and what else ends the question under way or clears the page.
+
+    The browser goes through what a click does in the order in which it was connected, and waits for the server's answer
+    each time. What cancels comes first, or it would hit what was asked meanwhile.
+    """
+
+    def stop(now: Page, seen: str) -> tuple:
+        if not current(now, seen).running:
+            return (gr.skip(),) * (1 + len(ui.shown))
+        return drawn(replace(now, step="stopped", message="Stopped."))
+
+    endings = [ui.stop.click, ui.load.upload, ui.source.input, ui.files.change]
+    gr.on(endings, None, cancels=[*ui.asking, *ui.trying], **AT_ONCE)
+    gr.on([ui.source.input, ui.files.change], None, ui.seen, ui.shown, js=blank(), **AT_ONCE)
+    ui.stop.click(stop, [ui.state, ui.seen], [ui.state, *ui.shown], **QUICK)
+
+
 def connect_files(ui: SimpleNamespace, uploads: Uploads) -> None:
     """Files of the visitor's own: held at once, then read in turn."""
 
@@ -271,10 +283,3 @@ def connect_trace(ui: SimpleNamespace) -> None:
 
     loaded = ui.load.upload(load, [ui.load, ui.state, ui.seen], [ui.state, *ui.shown], **QUICK)
     loaded.then(None, js="() => window.liteShow?.('answer')", **AT_ONCE)
-
-
-def connect_endings(ui: SimpleNamespace) -> None:
-    """What ends the question under way, and what clears the page."""
-    endings = [ui.stop.click, ui.load.upload, ui.source.input, ui.files.change]
-    gr.on(endings, None, cancels=[*ui.asking, *ui.trying], **AT_ONCE)
-    gr.on([ui.source.input, ui.files.change], None, ui.seen, ui.shown, js=blank(), **AT_ONCE)

@@ -38,9 +38,10 @@ window.liteLogOdds = (p, span) => {
   return Math.max(-span, Math.min(span, Math.log(p) - Math.log1p(-p)));
 };
 
-// Whatever has just changed is seen to have changed, on a phone, too.
+// Whatever has just changed is seen to have changed, on a phone, too, and where its column scrolls apart from the page.
 window.liteShow = (id) => {
   const part = document.getElementById(id);
+  part?.closest("#right")?.scrollTo({ top: 0 });
   const box = part?.getBoundingClientRect();
   if (box && (box.top < 0 || box.top > innerHeight * 0.5)) {
     part.scrollIntoView({ block: "start" });

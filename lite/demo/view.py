@@ -181,7 +181,6 @@ def cards(page: Page) -> str:
     if page.scores:
         left = [i for i in by_id if i not in page.kept]
         cut = f"threshold {page.threshold:.3g}" if page.threshold is not None else "threshold not recorded"
-        cut += ", as it was asked" if page.read_only and page.threshold is not None else ""
         if page.tuned is not None and page.tuned[0] != page.threshold:
             cut += f" (tuned: {page.tuned[0]:.3g})"
         groups = {f"{len(page.kept)} kept by the filter · {cut}": list(page.kept)}
