@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate
 
 import bitsandbytes as bnb
 import torch
@@ -13,7 +14,10 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
-MERGED_AT_MOST = 2**30  # bytes
+from lite.models.fits import free_ram
+
+MERGED_AT_MOST: int | None = None  # bytes; None: as far as free memory allows
+SHARE = 0.75  # of free memory that may be taken: the rest is for activations, keys and values
 
 
 @contextmanager
@@ -23,16 +27,18 @@ def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     The same function, for reading only, and what acts must not change inside. A CPU unpacks a layer at every forward
     and adds each adapter by two small products: a token at a time, that takes longer than all else together
     (`benchmarks/merged.py`). Nothing happens on a GPU, whose kernels read packed weights, in 16 bits, where the sum
-    would be rounded, nor to a model that would take more than `MERGED_AT_MOST` unpacked.
+    would be rounded. Layers that would take more than `MERGED_AT_MOST` together stay packed, from the last on.
     """
     layers = {}  # by the module that is called: the 4-bit layer itself, or LoRA around it
     for module in model.modules():
         layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
         if isinstance(layer, bnb.nn.Linear4bit) and layer not in layers.values():
             layers[module] = layer
-    unpacked = 4 * sum(layer.in_features * layer.out_features for layer in layers.values())
-    if model.device.type != "cpu" or model.dtype != torch.float32 or unpacked > MERGED_AT_MOST:
+    if model.device.type != "cpu" or model.dtype != torch.float32:
         layers = {}
+    room = SHARE * free_ram() if MERGED_AT_MOST is None else MERGED_AT_MOST
+    sizes = accumulate(4 * layer.in_features * layer.out_features for layer in layers.values())
+    layers = {module: layer for (module, layer), size in zip(layers.items(), sizes, strict=True) if size <= room}
     try:
         for module, layer in layers.items():
             if not isinstance(module, LoraLayer) or _is_plain(module):

@@ -141,6 +141,21 @@ def test_merged_layers_say_what_the_stack_says_and_leave_no_trace(
     assert unpacked
 
 
+@pytest.mark.parametrize(("free", "some", "all_"), [(0, False, False), (200_000, True, False), (2**40, True, True)])
+def test_layers_are_merged_as_far_as_free_memory_allows(
+    random_folder: Path, monkeypatch: pytest.MonkeyPatch, free: int, some: bool, all_: bool
+) -> None:
+    model, _ = load_model(ModelConfig(model_name_or_path=str(random_folder)))
+    layers = [module for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)]
+    expected = logits(model)
+    monkeypatch.setattr("lite.models.merged.free_ram", lambda: free)
+    with merged(model):
+        taken = [layer for layer in layers if "forward" in vars(layer)]
+        torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-5)
+    assert (bool(taken), len(taken) == len(layers)) == (some, all_)
+    assert 4 * sum(layer.in_features * layer.out_features for layer in taken) <= 0.75 * free
+
+
 def test_merged_is_undone_where_it_fails_and_leaves_other_kinds_of_lora_alone(
     random_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
