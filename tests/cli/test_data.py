@@ -15,6 +15,7 @@ from official_files import (
     write_multimodalqa,
     write_webqa,
 )
+from PIL import Image
 
 from lite.cli.main import main
 from lite.data import webqa
@@ -91,6 +92,19 @@ def test_validate_a_users_own_data(tmp_path, capsys):
     path.write_text(path.read_text() + '{"question": "?", "relevant": ["e"]}\n')
     assert status("validate", f"jsonl:{path}") == 1
     assert "own.jsonl, line 3: there is no document with the id 'e'" in capsys.readouterr().out
+
+
+def test_validate_takes_thin_images_as_training_does(tmp_path, capsys):
+    Image.new("RGB", (2000, 4), "black").save(tmp_path / "rule.png")
+    path = tmp_path / "own.jsonl"
+    path.write_text(
+        '{"id": "d", "kind": "image", "title": "Rule", "image": "rule.png"}\n{"question": "?", "relevant": ["d"]}\n'
+    )
+    assert status("validate", f"jsonl:{path}") == 0
+    assert "images opened: 1" in capsys.readouterr().out
+    (example,) = load_examples(f"jsonl:{path}", "train") or load_examples(f"jsonl:{path}", "test")
+    (document,) = example.documents
+    assert document.load_image().size == (2000, 20)  # Qwen's processor refuses 500:1
 
 
 def own(tmp_path, count, **more):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
 import zipfile
@@ -274,6 +275,27 @@ def test_word_text_by_heading_and_tables(tmp_path: Path) -> None:
     assert (text.kind, text.title, text.text) == ("text", "Pumps", "Nach Prüfung, 5 µm.")
     assert (table.kind, table.title) == ("table", "Pumps")
     assert all(cell in table.text for cell in ("pump", "bar", "9,5"))
+
+
+def test_source_code_by_lines_and_notebooks_by_cell(tmp_path: Path) -> None:
+    (tmp_path / "pump.py").write_text("".join(f"def step_{n}():\n    return {n}\n\n" for n in range(200)))
+    parts = read_file(tmp_path / "pump.py", ocr=False)
+    assert len(parts) > 2
+    assert parts[0].title.startswith("lines 1–")
+    lines = [line for part in parts for line in part.text.splitlines() if line]
+    assert [line.strip() for line in lines] == [
+        line for n in range(200) for line in (f"def step_{n}():", f"return {n}")
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": ["# Pump\n", "Needs 3 bar."]},
+        {"cell_type": "code", "source": "pressure = 3", "outputs": [{"text": "noise"}]},
+    ]
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))
+    (part,) = read_file(tmp_path / "a.ipynb", ocr=False)
+    assert (part.title, part.text) == ("Pump", "Needs 3 bar.\n\n```\npressure = 3\n```")
+    (tmp_path / "a.ipynb").write_text('{"cells": 5}')
+    with pytest.raises(Unreadable, match="damaged notebook"):
+        read_file(tmp_path / "a.ipynb", ocr=False)
 
 
 # ------------------------------------------------------------------------------------------------------------- hostile

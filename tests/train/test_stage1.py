@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -175,6 +176,22 @@ def test_prompt_lengths_are_what_the_model_sees(random_model) -> None:
         for pair in pairs
     ]
     assert prompt_lengths(*pair_prompts(pairs, 140), processor) == expected
+
+
+def test_prompts_with_images_that_models_refuse_are_counted_as_they_are_shown(random_model, tmp_path: Path) -> None:
+    _, processor = random_model
+    pairs = []
+    for size in ((4, 2000), (900, 3)):
+        path = tmp_path / f"{size[0]}.png"
+        Image.new("RGB", size).save(path)
+        pairs.append(broken_pair(path))
+        pairs[-1] = Pair(pairs[-1].example, replace(pairs[-1].document, id=path.stem), True)
+    prompts = [stage1_prompt(pair.example.question, pair.document, 140) for pair in pairs]
+    shown = [
+        encode(processor, [prompt], [pair.document])["input_ids"].shape[1]
+        for prompt, pair in zip(prompts, pairs, strict=True)
+    ]
+    assert prompt_lengths(*pair_prompts(pairs, 140), processor) == shown
 
 
 def test_long_prompts_are_dropped_with_a_count_and_never_all(random_model, caplog: pytest.LogCaptureFixture) -> None:
