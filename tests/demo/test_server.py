@@ -114,7 +114,7 @@ def test_a_taken_port_and_a_missing_library_say_what_to_do(rag: Rag, monkeypatch
 
 
 def test_a_wide_address_without_a_password_is_warned_about(monkeypatch, caplog) -> None:
-    def stop(*_):
+    def stop(*_, **__):
         raise LiteError("enough")
 
     monkeypatch.setattr(demo_command, "open_page", stop)

@@ -461,7 +461,7 @@ def test_evaluation_shares_prompts_too(random_folder: Path, tmp_path: Path) -> N
 def test_model_that_passes_our_attention_by_is_refused(
     random_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_prompt, "visibility", lambda *_: {})  # as if every completion saw its neighbours
+    monkeypatch.setattr(shared_prompt, "visibility", lambda *_, **__: {})  # as if every completion saw its neighbours
     stage = trainer(random_folder, tmp_path, rows([1, 0]), shared=True, max_steps=1)
     with pytest.raises(LiteError, match=r"other log-probs than TRL.*shared_prompt: false"):
         stage.train()
