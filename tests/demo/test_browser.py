@@ -438,7 +438,7 @@ def test_bad_files_are_named_with_the_reason_and_the_rest_is_read(visit, tmp_pat
     [
         ("   ", "Bundled", "The question is empty."),
         ("why " * 1100, "Bundled", "4,399 characters"),
-        ("Why?", MINE, "no files"),
+        ("Why?", MINE, "No files of yours have been read"),
     ],
 )
 def test_errors_are_messages(visit, question: str, source: str, message: str) -> None:
