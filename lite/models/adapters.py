@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.utils import save_and_load
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
@@ -23,6 +24,10 @@ from lite.models.layers import base_of, language_layers
 from lite.runs import CARD, STAGE1, STAGE2, read_card, write_card
 from lite.schema import LiteError
 
+# At every save PEFT asks the hub whether the base's vocabulary was resized, so that it would have to keep embeddings.
+# Adapters made by lite never hold any, and nothing connects unless the user asked for it. Remove when transformers'
+# trainer can pass `save_embedding_layers=False`.
+save_and_load.check_file_exists_on_hf_hub = lambda *_, **__: None
 WEIGHTS = "adapter_model.safetensors"
 
 # ----------------------------------------------------------------------------------- what is active and what is trained

@@ -386,3 +386,13 @@ def test_what_is_no_pair_says_what_to_do(run: Path, tmp_path: Path) -> None:
     write_card(fresh, read_card(fresh) | {"stage1_hash": None})
     with pytest.raises(LiteError, match="without stage 1"):
         find_adapters(fresh.parent)
+
+
+def test_saving_a_stack_asks_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("peft.utils.other.file_exists", lambda *_, **__: pytest.fail("the hub was asked"))
+    base, _ = load_model(ModelConfig())
+    model = load_stack(base, SHIPPED / STAGE1, SHIPPED / STAGE2)
+    save_adapter(model, STAGE2, tmp_path / "adapter", read_card(SHIPPED / STAGE2))
+    model.save_pretrained(tmp_path / "checkpoint")  # as transformers' trainer does
+    assert read_card(tmp_path / "adapter")["hash"] == read_card(SHIPPED / STAGE2)["hash"]
