@@ -270,8 +270,9 @@ def _check_numbers(trace: Trace) -> None:
     if len({document["id"] for document in (*trace.documents, *off)}) < len(trace.documents) + len(off):
         raise ValueError("`switched_off` lists a document twice")
     scores = [*trace.scores.values(), *(document["score"] for document in off if document["score"] is not None)]
-    if not all(type(score) in (int, float) and 0 <= score <= 1 for score in scores):
-        raise ValueError("a score is not a number from 0 to 1")
+    # not probabilities alone: a report's base gets its documents by BM25
+    if not all(type(score) in (int, float) and 0 <= score <= 1e9 for score in scores):
+        raise ValueError("a score is not a number from 0")
     if not all(type(s) in (int, float) and 0 <= s <= 1e9 for s in trace.seconds.values()):
         raise ValueError("a time is not a number of seconds")
     if trace.threshold is not None and not (type(trace.threshold) in (int, float) and abs(trace.threshold) <= 1e9):

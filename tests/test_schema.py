@@ -202,7 +202,6 @@ OFF = fields()["switched_off"][0]
     [
         {"scores": {"a": BIG, "b": 0}}, {"scores": {"a": -BIG, "b": 0}}, {"scores": {"a": "0.5", "b": 0}},
         {"scores": {"a": float("nan"), "b": 0}}, {"scores": {"a": float("inf"), "b": 0}},
-        {"scores": {"a": 1.5, "b": 0}},
         {"scores": {"a": True, "b": 0}}, {"scores": [0.5, 0.5]}, {"scores": None}, {"scores": {"a": 0.5}},
         {"seconds": {"stage 1": BIG}}, {"seconds": {"stage 1": float("inf")}}, {"seconds": {"stage 1": -1}},
         {"seconds": {"\ud800": 1}}, {"seconds": ["stage 1"]}, {"threshold": BIG}, {"threshold": float("-inf")},

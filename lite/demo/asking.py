@@ -206,6 +206,8 @@ def loaded(path: Path) -> Page:
     count = len(outcome.documents) + len(outcome.switched_off)
     if count > TRACE_DOCUMENTS:
         raise LiteError(f"{path.name} lists {count:,} documents; {TRACE_DOCUMENTS} can be shown in a trace.")
+    if any(score > 1 for score in outcome.scores.values()):
+        raise LiteError(f"{path.name} has keyword scores (BM25), not probabilities. Give a trace with a filter.")
     given = {d["id"]: d for d in outcome.documents}
     order = [given[i] for i in outcome.retrieved]
     for document in sorted(outcome.switched_off, key=lambda d: d["place"]):

@@ -105,7 +105,7 @@ def test_a_stopped_report_goes_on_unless_the_answers_are_of_another_adapter(
         return say(model, processor, listings, *rest)
 
     monkeypatch.setattr("lite.evaluate.stage2.say", counted)
-    monkeypatch.setattr("lite.train.stage2.evidence_test", lambda *_: {"questions": 0})
+    monkeypatch.setattr("lite.evaluate.stage2.evidence_test", lambda *_: {"questions": 0})
     path = predictions_path(run, "stage 1 + stage 2", 1)
     before = path.read_text().splitlines(keepends=True)
     path.write_text("".join(before[:-1]))  # all but one answer
