@@ -153,7 +153,7 @@ def test_resumed_and_saved(random_folder: Path, tmp_path: Path, backend: str) ->
     assert all((weight - before[name]).abs().max() < 2e-3 for name, weight in after.items())
     assert any(not torch.equal(weight, before[name]) for name, weight in after.items())
 
-    card = {"base": "random", "base_fingerprint": base_fingerprint(resumed)}
+    card = {"base": "random", "base_fingerprint": base_fingerprint(resumed), "document_chars": 100, "max_pixels": None}
     save_adapter(resumed, STAGE2, tmp_path / "adapter", card)
     base, _ = load_model(ModelConfig(model_name_or_path=str(random_folder), backend=backend))
     loaded = weights(load_adapter(base, tmp_path / "adapter", STAGE2), STAGE2)
@@ -180,8 +180,9 @@ def test_shared_prompt_has_the_gradients_of_a_repeated_one(random_folder: Path, 
         return torch.cat([weight.grad.flatten().float() for weight in model.parameters() if weight.grad is not None])
 
     model.eval()
+    vision = [{"pixel_values": pixels, "image_grid_thw": grid}]
     ours, _ = shared_prompt.group_log_probs(
-        model, ids, torch.ones_like(ids), length, group, ([pixels], [grid]), partial(stage._log_softmax, entropy=False)
+        model, ids, torch.ones_like(ids), length, group, vision, partial(stage._log_softmax, entropy=False)
     )
     expected, _, _ = stage._full_logits_logps(
         model, ids, torch.ones_like(ids), length, pixel_values=pixels.repeat(group, 1),
@@ -201,7 +202,7 @@ def test_greedy_tokens_of_a_shared_prompt_are_the_models_best(random_folder: Pat
     text = processor.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
     inputs = processor(text=[text], images=row["images"], return_tensors="pt").to(model.device)
     config = GenerationConfig(max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=2)
-    vision = ([inputs["pixel_values"]], [inputs["image_grid_thw"]])
+    vision = [{name: inputs[name] for name in ("pixel_values", "image_grid_thw")}]
     with evaluating(model), torch.no_grad():
         tokens = shared_prompt.generate(model, inputs["input_ids"], inputs["attention_mask"], vision, 2, config)
         assert torch.equal(tokens[0], tokens[1])
