@@ -96,7 +96,7 @@ def test_answered_partitions_stay_and_the_others_are_answered_again(
 
 
 def test_a_problem_in_a_worker_is_one_message(answered: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    changes = ["--model_name_or_path", str(tmp_path / "nowhere"), "--results", str(tmp_path / "results")]
+    changes = ["--model_name_or_path", str(tmp_path / "nowhere"), "--output_dir", str(tmp_path / "results")]
     assert on_two(answered, *changes) == 1
     said = capsys.readouterr().err
     assert "Cannot load the model" in said
@@ -228,7 +228,7 @@ def test_library_in_a_bucket_is_read_while_it_is_written(papers: Path, bucket: s
     reader.start()
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lite.library.store.BATCH_ROWS", 40)  # several transactions
+            patch.setattr("lite.library.update.BATCH_ROWS", 40)  # several transactions
             assert index(papers, bucket, "--engine", "ray", "--workers", "2") == 0
     finally:
         written.set()
