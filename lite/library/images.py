@@ -20,12 +20,6 @@ IMAGE_SIDE = 1280  # pixels of the longer side that are kept
 MOST_FRAMES = 10  # of an animation; pages of a TIFF are limited by `Limits.pages`
 
 
-def reduced(image: Image.Image) -> Image.Image:
-    """As seen, at the size that is kept."""
-    kept, _ = _seen(image, (IMAGE_SIDE, IMAGE_SIDE))
-    return kept
-
-
 def as_jpeg(picture: Image.Image) -> bytes:
     """What a library keeps."""
     buffer = io.BytesIO()
