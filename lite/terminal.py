@@ -6,12 +6,7 @@ import argparse
 import json
 import logging
 import unicodedata
-from collections.abc import Iterable
 from typing import NoReturn, TextIO
-
-import rich.console
-from rich.segment import Segment
-from rich.text import Text
 
 KEPT = "\n\t\u200c\u200d"  # the last two join letters and emoji: they are not seen, and move nothing
 
@@ -27,20 +22,6 @@ def printable(text: str) -> str:
 def printable_json(text: str) -> str:
     """JSON of the same value in which such characters are escaped instead."""
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
-
-
-class Console(rich.console.Console):
-    """rich's; whatever is printed by it, nothing but rich itself drives the terminal, and brackets stay brackets."""
-
-    def __init__(self, **options):
-        super().__init__(**{"markup": False, "emoji": False, **options})
-
-    def render_str(self, text: str, **options) -> Text:
-        return super().render_str(printable(text), **options)  # before its width is counted
-
-    def render(self, *arguments, **options) -> Iterable[Segment]:
-        for segment in super().render(*arguments, **options):
-            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 class ArgumentParser(argparse.ArgumentParser):

@@ -18,7 +18,7 @@ ROOT = Path(lite.__file__).parent
 # From the bottom up; a module imports from its own room and from rooms below, never beside or above.
 FLOORS = [
     {"schema", "__init__"},
-    {"files", "terminal", "hub"},
+    {"files", "terminal", "console", "hub"},
     {"runs", "ray", "metrics", "config"},
     {"models", "library"},
     {"stages", "data"},
@@ -27,7 +27,7 @@ FLOORS = [
     {"cli"},
     {"__main__"},
 ]
-BESIDE = {("config", "runs")}
+BESIDE = {("config", "runs"), ("console", "terminal")}
 MODULE_LINES, FUNCTION_LINES = 360, 65
 LEVEL = {name: level for level, rooms in enumerate(FLOORS) for name in rooms}
 

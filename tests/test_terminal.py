@@ -15,7 +15,8 @@ from PIL import Image
 from rich.table import Table
 
 from lite.cli import main as cli
-from lite.terminal import Console, PrintableStream, printable, printable_json
+from lite.console import Console
+from lite.terminal import PrintableStream, printable, printable_json
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202eevil\x7f\r[/red][link=x]"
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from lite.cli.options import NOTHING, OCR, add_library, add_model, count, opened
 from lite.cli.view import evidence_table, show, show_passages
+from lite.console import Console
 from lite.library import RETRIEVED
 from lite.runs import LAPTOP, MODELS, NO_MODEL, find_adapters, is_trained, trained_profile
 from lite.schema import Document, LiteError, Trace, described
 from lite.stages.prompts import UNKNOWN
-from lite.terminal import ArgumentParser, Console, printable, printable_json
+from lite.terminal import ArgumentParser, printable, printable_json
 
 if TYPE_CHECKING:
     from lite.library.store import Library

@@ -14,6 +14,7 @@ import numpy as np
 from rich.progress import track
 from rich.table import Table
 
+from lite.console import Console
 from lite.data import webqa
 from lite.data.images import LazyImage
 from lite.data.problems import Problems
@@ -21,7 +22,7 @@ from lite.data.sizes import cautions
 from lite.data.sources import KNOWN, SPLITS, is_readable, load_examples, parse_spec
 from lite.schema import Document, Example, LiteError
 from lite.stages.prompts import clip
-from lite.terminal import ArgumentParser, Console
+from lite.terminal import ArgumentParser
 
 CHARS_PER_TOKEN = 4
 PIXELS_PER_TOKEN, MAX_PIXELS = 32 * 32, 512 * 512  # of Qwen3-VL; the recipes' cap

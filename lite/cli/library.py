@@ -14,10 +14,11 @@ from rich.text import Text
 
 from lite.cli.options import NOTHING, OCR, add_library, count, opened
 from lite.cli.view import snippet
+from lite.console import Console
 from lite.library.parts import DEFAULT_LIMITS, Limits
 from lite.library.places import default_library, remember
 from lite.schema import LiteError
-from lite.terminal import ArgumentParser, Console, printable, printable_json
+from lite.terminal import ArgumentParser, printable, printable_json
 
 if TYPE_CHECKING:
     from lite.library.store import Library

@@ -189,7 +189,7 @@ def _train_stage1(arguments: list[str]) -> None:
     from lite.config.launch import is_main
     from lite.config.parse import parse
     from lite.config.runs import Stage1Config
-    from lite.terminal import Console
+    from lite.console import Console
     from lite.train.dry_run import dry_run_stage1
     from lite.train.stage1 import train_stage1
 
@@ -201,7 +201,7 @@ def _train_stage2(arguments: list[str]) -> None:
     from lite.config.launch import is_main
     from lite.config.parse import parse
     from lite.config.runs import Stage2Config
-    from lite.terminal import Console
+    from lite.console import Console
     from lite.train.dry_run import dry_run_stage2
     from lite.train.stage2 import train_stage2
 
@@ -220,7 +220,7 @@ def _without_gpu(arguments: list[str]) -> list[str]:
 
 def _evaluate(arguments: list[str]) -> None:
     from lite.config.evaluate import parse_evaluate
-    from lite.terminal import Console
+    from lite.console import Console
 
     config, recipe, model_config = parse_evaluate(arguments)
     if config.ablate:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from lite.console import Console
 from lite.data.lines import read_lines
 from lite.data.problems import Problems
 from lite.data.webqa import keywords_of, records, unquoted
@@ -21,7 +22,7 @@ from lite.files import read_json
 from lite.metrics import multimodalqa, webqa
 from lite.metrics.fluency import MODEL, load_bartscore, qa_fluency
 from lite.schema import LiteError
-from lite.terminal import ArgumentParser, Console
+from lite.terminal import ArgumentParser
 
 logger = logging.getLogger(__name__)
 

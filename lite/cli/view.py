@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from lite.console import Console
 from lite.schema import Document, Trace
-from lite.terminal import Console, printable
+from lite.terminal import printable
 
 if TYPE_CHECKING:
     from lite.rag import Evidence, Rag

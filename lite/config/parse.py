@@ -17,9 +17,9 @@ from trl import GRPOConfig, TrlParser
 
 from lite.config.launch import check_launch
 from lite.config.model import ModelConfig
+from lite.console import Console
 from lite.files import read_yaml
 from lite.schema import LiteError
-from lite.terminal import Console
 
 # The fields of TRL that a recipe sets; all others are listed by --help_all.
 COMMON_FIELDS = (

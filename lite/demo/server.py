@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lite.console import Console
 from lite.library.places import default_library
 from lite.runs import (
     LAPTOP,
@@ -32,7 +33,7 @@ from lite.runs import (
     tuned_card,
 )
 from lite.schema import LiteError
-from lite.terminal import ArgumentParser, Console, PrintableStream
+from lite.terminal import ArgumentParser, PrintableStream
 
 if TYPE_CHECKING:
     import gradio as gr

@@ -10,12 +10,11 @@ import shutil
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from accelerate import PartialState
 from filelock import FileLock, Timeout
-from rich.console import Console
 
 from lite.config.launch import is_main
 from lite.config.model import ModelConfig
@@ -23,6 +22,9 @@ from lite.config.runs import RunConfig
 from lite.files import UNFINISHED, write_text
 from lite.runs import read_settings
 from lite.schema import LiteError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 logger = logging.getLogger(__name__)
 

@@ -238,7 +238,7 @@ def test_both_stages_in_two_processes_have_one_writer(tmp_path: Path) -> None:
     ]  # fmt: skip
     done = launch(*stage1)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("Report:") == 1
+    assert done.stdout.count("report.md") == 1
     assert done.stdout.count("training: step 2/2, 0:00:00 left") == 1
     assert [row["step"] for row in read_metrics(tmp_path / "stage1" / "metrics.jsonl")] == [1, 2]
     assert len(pd.read_parquet(tmp_path / "stage1" / "completions" / "completions_00001.parquet")) == 16
@@ -252,7 +252,7 @@ def test_both_stages_in_two_processes_have_one_writer(tmp_path: Path) -> None:
     done = launch(*stage2)
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "stage2"
-    assert done.stdout.count("Report:") == done.stdout.count("Cold start:") == 1
+    assert done.stdout.count("report.md") == done.stdout.count("Cold start:") == 1
     assert len(pd.read_parquet(run / "completions" / "completions_00002.parquet")) == 8
     assert read_card(run / "adapter")["stage1_hash"] == read_card(tmp_path / "stage1" / "adapter")["hash"]
     again = launch(*stage1, "--seed", "7")

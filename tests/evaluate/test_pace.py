@@ -6,8 +6,8 @@ import io
 
 import pytest
 
+from lite.console import Console
 from lite.evaluate.pace import duration, tell_pace
-from lite.terminal import Console
 
 
 @pytest.fixture
