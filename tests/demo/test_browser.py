@@ -652,8 +652,9 @@ def test_what_is_asked_right_after_stop_is_answered(visit, question: str, gate: 
     ask(page, question)
     assert gate.reached.wait(WAIT / 1000)
     held = Held(page, "**/gradio_api/run/**")
-    page.locator("#stop").click()
-    gate.open.set()
+    with page.expect_response("**/gradio_api/cancel"):  # until then the browser takes no second question
+        page.locator("#stop").click()
+        gate.open.set()
     page.locator("#question textarea").fill("What is the capital of Chad?")
     page.locator("#ask").click()
     expect(page.locator("#answer q")).to_have_text("What is the capital of Chad?")
