@@ -14,7 +14,7 @@ decoding here rounds scores as transformers' eager attention does, which is coar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -23,6 +23,7 @@ from peft import PeftModel
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 from transformers.cache_utils import DynamicLayer
 
+from lite.models.chunked_logits import LogSoftmax, log_probs
 from lite.models.families import family_of
 from lite.models.families.family import Images
 from lite.models.layers import base_of
@@ -32,7 +33,6 @@ from lite.schema import LiteError
 
 # What a processor makes of the images of some prompts, each prompt by itself: empty where a prompt has no image.
 Vision = Sequence[Images]
-LogSoftmax = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
 
 
 def unshared(model: PreTrainedModel | PeftModel) -> str | None:
@@ -250,7 +250,8 @@ def _packed_log_probs(model, ids, mask, length, group_size, vision, log_softmax)
     positions = prompt_positions(model, prompt, prompt_mask, images)
     following = positions.amax((0, 2))[:, None] + 1 + step
     seen = visibility(prompt_mask, member, is_input, always_packed=stateful(base_of(model)))
-    logits = model(
+    forward = partial(
+        model,
         input_ids=torch.cat([prompt, pack(completions[..., :-1], 0)], 1),
         position_ids=_argument(torch.cat([positions, following.expand(len(positions), -1, -1)], -1)),
         # The prompt's last token predicts the first token of every completion.
@@ -260,10 +261,11 @@ def _packed_log_probs(model, ids, mask, length, group_size, vision, log_softmax)
         use_cache=False,
         **seen,
         **images,
-    ).logits
+    )
+    targets = torch.cat([completions[..., 0], pack(completions[..., 1:], 0)], 1)
+    predicted = log_probs(model, log_softmax, targets, lambda: forward().logits)
     if "packed" in seen:
         _check_all_asked(model, seen["packed"])
-    predicted = log_softmax(logits, torch.cat([completions[..., 0], pack(completions[..., 1:], 0)], 1))
 
     def unpack(values: torch.Tensor | None) -> torch.Tensor | None:
         """[U, G + S] -> [U * G, C]."""

@@ -38,7 +38,7 @@ from lite.models.merged import merged
 from lite.schema import LiteError
 from lite.stages.filter import evaluating
 from lite.train.run_folder import last_checkpoint
-from lite.train.trl_fixes import adjust, learning
+from lite.train.trl_fixes import adjust, few_logits_at_once, learning
 
 logger = logging.getLogger(__name__)
 
@@ -239,10 +239,11 @@ class StageTrainer(GRPOTrainer):
                 # A micro-batch of text documents out of a batch with images crashes in the vision tower. Remove when
                 # TRL passes None.
                 pixel_values = image_grid_thw = None
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size,
-                compute_entropy=compute_entropy, pixel_values=pixel_values, image_grid_thw=image_grid_thw, **kwargs,
-            )  # fmt: skip
+            with few_logits_at_once(self, len(input_ids), logits_to_keep, batch_size) as batch_size:
+                return super()._get_per_token_logps_and_entropies(
+                    model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size,
+                    compute_entropy=compute_entropy, pixel_values=pixel_values, image_grid_thw=image_grid_thw, **kwargs,
+                )  # fmt: skip
         logps, entropies = shared_prompt.group_log_probs(
             model,
             input_ids,

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from peft import PeftModel
 from transformers import PrinterCallback, ProgressCallback, Trainer
+from trl import GRPOTrainer
+
+from lite.models.chunked_logits import positions_at_once, vocabulary_of
 
 
 def learning(model: PeftModel) -> dict[str, torch.Tensor]:
@@ -30,3 +36,27 @@ def adjust(trainer: Trainer, exact: dict[str, torch.Tensor]) -> None:
 def release(trainer: Trainer) -> None:
     """Take accelerate's autocast off the model after training, so that scores match those of a freshly loaded model."""
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+
+
+@contextmanager
+def few_logits_at_once(
+    trainer: GRPOTrainer, rows: int, completion_length: int, batch_size: int | None
+) -> Iterator[int | None]:
+    """Inside, TRL's log-probs of whole rows do without the logits of all of them, where those would be too many.
+
+    TRL computes them in chunks with `use_liger_kernel` only, although that way needs no such kernel. It forwards all
+    rows together, so where nothing learns, fewer rows at a time do it. Remove when TRL chunks without Liger.
+
+    Yields:
+        Rows to forward at a time, in place of `batch_size`.
+    """
+    at_once = positions_at_once(vocabulary_of(trainer.model)) // (completion_length + 1)
+    before = trainer.use_liger_kernel
+    if torch.is_grad_enabled():
+        trainer.use_liger_kernel = before or rows > at_once
+    elif rows > at_once:
+        batch_size = max(1, min(batch_size or rows, at_once))
+    try:
+        yield batch_size
+    finally:
+        trainer.use_liger_kernel = before
