@@ -132,6 +132,21 @@ class Stage1Config(RunConfig):
         default=0.98, metadata={"help": "Share of the relevant dev documents that the filter's threshold must keep."}
     )
     hard_pool_size: int = field(default=30, metadata={"help": "Documents per question in the report's hard pools."})
+    first_word_credit: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of both rewards for a completion that begins with `Yes` or `No` but goes on, such as "
+            "`Yes, the document says so`. Helps a chatty model that hardly ever stops after the word; 0: none."
+        },
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.first_word_credit < 1:
+            raise ValueError(
+                f"first_word_credit is {self.first_word_credit}. Give a share, from 0 to below 1: what goes on must "
+                "earn less than the word alone."
+            )
 
 
 @dataclass

@@ -58,8 +58,25 @@ def filter_markdown(report: dict) -> str:
         cells = [part[system][figure] for figure in ("auc", "recall@5") for system in ("base", "trained")]
         cells.append(part["bm25"]["recall@5"])
         lines.append(f"| {kind} | {part['questions']} | " + " | ".join(cell(value) for value in cells) + " |")
-    lines += ["", "![reward](reward.png)", "", "![ROC](roc.png)", "", "![scores](scores.png)", ""]
+    lines += [
+        "",
+        *health_lines(report),
+        "![reward](reward.png)",
+        "",
+        "![ROC](roc.png)",
+        "",
+        "![scores](scores.png)",
+        "",
+    ]
     return "\n".join(lines)
+
+
+def health_lines(report: dict) -> list[str]:
+    """How the training went; nothing in reports of versions that did not look at it."""
+    if "health" not in report:
+        return []
+    signs = [f"- {sentence}" for sentence in report["health"]] or ["No sign of a collapse was seen."]
+    return ["## How the training went", "", *signs, ""]
 
 
 def filter_table(part: dict, title: str) -> Table:
@@ -136,6 +153,7 @@ def answers_markdown(report: dict, title: str, notes: Sequence[str]) -> str:
     if report["format_failures"]:
         listed = ", ".join(f"{reason}: {count}" for reason, count in sorted(report["format_failures"].items()))
         lines += ["", f"Malformed outputs of {report['full']}: {listed}."]
+    lines += ["", *health_lines(report)]
     return "\n".join(lines) + "\n"
 
 

@@ -57,7 +57,7 @@ def stage1_report(
         dev, test: Questions that tune the threshold, and those that are reported on.
         corpus: The documents in which BM25 counts words and from which hard pools are drawn.
         folder: The run's, with its `adapter/` and `metrics.jsonl`.
-        about: `data` and `seed`, for the report's first lines.
+        about: `data` and `seed`, for the report's first lines, and `health`, sentences on how the training went.
         document_chars: As in training.
         batch_size: Pairs per forward pass.
         min_recall: Recall on dev that the threshold must keep.
@@ -93,6 +93,7 @@ def stage1_report(
         "questions": {"dev": len(dev), "test": len(test)},
         "reported_on": reported_on(test),
         "seed": about["seed"],
+        "health": about["health"],
         "adapter_hash": adapter_hash(folder / "adapter"),
         "filter": {key: tuned[key] for key in ("threshold", "max_kept")} | {"tuned_on": "dev" if enough else "nothing"},
         "filter_on_dev": {key: tuned[key] for key in ("recall_kept", "share_filtered")},

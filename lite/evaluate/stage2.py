@@ -51,7 +51,7 @@ def stage2_report(
         examples: Questions that nothing was trained or tuned on.
         corpus: The documents in which BM25 counts words.
         folder: The run's, with `adapter/`, `metrics.jsonl` and, after a cold start, `cold_start/`.
-        about: `data`, `seed` and `adapter_mode`.
+        about: `data`, `seed`, `adapter_mode` and `health`, sentences on how the training went.
         stage1: The adapter that filters, with its tuned threshold; None where there is none.
         trained: Names of the adapters that answer together.
         budget: Of a prompt without a filter; the filter's threshold comes from the card of `stage1`.

@@ -17,11 +17,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from lite.files import write_text
 from lite.runs import read_metrics
+from lite.train.health import signs
 
 logger = logging.getLogger(__name__)
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-EQUAL_GROUPS_WARN = 0.8
 
 
 class MetricsFile(TrainerCallback):
@@ -57,14 +57,15 @@ class ProgressLine(TrainerCallback):
         console: Where to.
         name: Of what is going on.
         figure: The one whose curve is drawn.
+        highest: What a perfect completion earns. Given, signs of a collapse are named in the line, and each is warned
+            of once.
     """
 
-    def __init__(self, console: Console, name: str = "training", figure: str = "reward"):
+    def __init__(self, console: Console, name: str = "training", figure: str = "reward", highest: float | None = None):
         self.console = console
-        self.name, self.figure = name, figure
-        self.values: list[float] = []
-        self.equal_groups: list[float] = []
-        self.warned = False
+        self.name, self.figure, self.highest = name, figure, highest
+        self.rows: list[dict] = []
+        self.warned: set[str] = set()
         self.progress: Progress | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
@@ -90,7 +91,8 @@ class ProgressLine(TrainerCallback):
     ) -> None:
         if self.figure not in logs or not state.is_world_process_zero:
             return
-        self.values.append(logs[self.figure])
+        self.rows.append(logs)
+        values = [row[self.figure] for row in self.rows]
         if self.tokens_before is None:
             self.tokens_before = logs["num_tokens"]
         elapsed = time.perf_counter() - self.started
@@ -99,23 +101,18 @@ class ProgressLine(TrainerCallback):
         a_step = elapsed / max(1, state.global_step - self.first)
         left = timedelta(seconds=round(a_step * (state.max_steps - state.global_step)))
         status = (
-            f"{left} left  {self.figure} {self.values[-1]:.3f} {sparkline(self.values)}  "
+            f"{left} left  {self.figure} {values[-1]:.3f} {sparkline(values)}  "
             f"lr {logs['learning_rate']:.1e}  {speed:,.0f} tok/s  peak {peak_memory_gib():.1f} GiB"
         )
+        found = {} if self.highest is None else signs(self.rows, self.highest)
+        status += "".join(f"  ! {name}" for name in found)
         self.progress.update(self.task, status=status)
         if self.progress.disable:
             self.console.print(f"{self.name}: step {state.global_step}/{state.max_steps}, {status}", soft_wrap=True)
-        if "equal_groups" not in logs or self.warned:
-            return
-        self.equal_groups.append(logs["equal_groups"])
-        recent = self.equal_groups[-10:]
-        if len(recent) == 10 and sum(recent) / 10 > EQUAL_GROUPS_WARN:
-            self.warned = True
-            logger.warning(
-                "%.0f %% of the groups have equal rewards and teach nothing. More generations, a higher temperature or "
-                "a higher hard_share help; if the reward is near its maximum, the run has learnt what it can.",
-                100 * sum(recent) / 10,
-            )
+        for name, text in found.items():
+            if name not in self.warned:
+                self.warned.add(name)
+                logger.warning("%s: %s", name, text)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self.stop()

@@ -8,32 +8,61 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial, update_wrapper
 
-from lite.metrics.answers import answer_score, exact_match, token_f1
+from lite.metrics.answers import answer_score, exact_match, normalise, token_f1
 from lite.metrics.ranking import ndcg, set_f1
 from lite.stages.answer import final_order
-from lite.stages.prompts import DISMISSAL, HELPS, UNKNOWN, citations, parse_stage1, parse_stage2
+from lite.stages.prompts import DISMISSAL, HELPS, NO, UNKNOWN, YES, citations, parse_stage1, parse_stage2
+from lite.train.health import commonest_excess
 
 # ------------------------------------------------------------------------------------------------------------ stage 1
 
 
-def label(completions: list[list[dict]], label: list[str], log_extra: Callable, **_: object) -> list[float]:
+def label(
+    completions: list[list[dict]],
+    label: list[str],
+    log_extra: Callable,
+    log_metric: Callable,
+    credit: float = 0.0,
+    **_: object,
+) -> list[float]:
     """Stage 1: 1 when the completion is the right word, else 0. Logs why a completion could not be read.
 
     Args:
         completions: One assistant turn each, `[{"role": "assistant", "content": text}]`.
         label: The right word of each, `Yes` or `No`.
         log_extra: TRL's hook for further columns of the completions table.
+        log_metric: TRL's hook for further figures of a step.
+        credit: What a completion earns that begins with the right word and goes on. It is judged by its first word
+            alone, which is also all that the filter's score looks at: naming both words earns no more than a guess.
     """
     parsed = [parse_stage1(completion[0]["content"]) for completion in completions]
+    first = [first_word(completion[0]["content"]) for completion in completions]
     log_extra("expected", label)
     log_extra("format_failure", [reason for _, reason in parsed])
-    return [float(word == right) for (word, _), right in zip(parsed, label, strict=True)]
+    log_metric("commonest_excess", commonest_excess(first, label))
+    return [
+        1.0 if word == right else credit * (word is None and begun == right)
+        for (word, _), begun, right in zip(parsed, first, label, strict=True)
+    ]
 
 
-def format(completions: list[list[dict]], **_: object) -> list[float]:
-    """Stage 1: 1 when the completion is exactly one of the two words, else 0."""
-    return [float(parse_stage1(completion[0]["content"])[0] is not None) for completion in completions]
+def format(completions: list[list[dict]], credit: float = 0.0, **_: object) -> list[float]:
+    """Stage 1: 1 when the completion is exactly one of the two words, `credit` when it begins with one, else 0."""
+    texts = [completion[0]["content"] for completion in completions]
+    return [1.0 if parse_stage1(text)[0] else credit * (first_word(text) is not None) for text in texts]
+
+
+def first_word(completion: str) -> str | None:
+    """The word that the completion begins with, if it is one of the two."""
+    found = re.match(rf"\s*({YES}|{NO})\b", completion)
+    return found and found[1]
+
+
+def with_credit(reward: Callable, credit: float) -> Callable:
+    """A stage 1 reward with `first_word_credit`, under its own name, by which TRL logs it."""
+    return update_wrapper(partial(reward, credit=credit), reward)
 
 
 # ------------------------------------------------------------------------------------------------------------ stage 2
@@ -89,6 +118,7 @@ def answer(
     relevant: list[list[int]],
     answers: list[list[str]],
     log_extra: Callable,
+    log_metric: Callable,
     metric: list[str] | None = None,
     keywords: list[str] | None = None,
     category: list[str] | None = None,
@@ -106,6 +136,11 @@ def answer(
     """
     log_extra("accepted", [" | ".join(accepted) for accepted in answers])
     rewards = []
+    right = [normalise(accepted[0] if wanted else UNKNOWN) for accepted, wanted in zip(answers, relevant, strict=True)]
+    said = [
+        parse_stage2(c[0]["content"], len(order)).answer for c, order in zip(completions, stage1_order, strict=True)
+    ]
+    log_metric("commonest_excess", commonest_excess([normalise(text) if text else None for text in said], right))
     blank = [""] * len(completions)
     columns = (stage1_order, relevant, answers, metric or blank, keywords or blank, category or blank)
     for completion, order, wanted, accepted, name, needed, kind in zip(completions, *columns, strict=True):

@@ -15,10 +15,11 @@ from lite.evaluate.stage1 import stage1_report
 from lite.models.adapters import base_fingerprint, save_adapter
 from lite.models.inputs import vision_tokens, without_thinking
 from lite.models.loading import load_model, lora_config
-from lite.runs import STAGE1, write_card
+from lite.runs import STAGE1, read_metrics, write_card
 from lite.train import rewards
 from lite.train.auto_fit import auto_fit
 from lite.train.callbacks import MetricsFile, ProgressLine
+from lite.train.health import highest_reward, summary
 from lite.train.loop import train
 from lite.train.rows import (
     check_images,
@@ -31,6 +32,8 @@ from lite.train.rows import (
 )
 from lite.train.run_folder import alone, claim_together, resolved_settings
 from lite.train.trainer import StageTrainer
+
+REWARDS = [rewards.label, rewards.format]
 
 
 @alone
@@ -53,17 +56,18 @@ def train_stage1(config: Stage1Config, model_config: ModelConfig, console: Conso
     lengths = prompt_lengths(*pair_prompts(pairs, config.document_chars), processor, **template)
     pairs = drop_long(pairs, lengths, config.max_prompt_tokens)
     model = get_peft_model(base, lora_config(model_config, base), adapter_name=STAGE1)
+    highest = highest_reward(config.reward_weights, REWARDS)
     suppressed = {"suppress_tokens": vision_tokens(base, processor)} | (config.generation_kwargs or {})
     train(
         StageTrainer(
             model=model,
-            reward_funcs=[rewards.label, rewards.format],
+            reward_funcs=[rewards.with_credit(reward, config.first_word_credit) for reward in REWARDS],
             args=with_values(
                 config, generation_kwargs=suppressed, chat_template_kwargs=template or config.chat_template_kwargs
             ),
             train_dataset=prompt_dataset(pairs, config.document_chars),
             processing_class=processor,
-            callbacks=[MetricsFile(folder / "metrics.jsonl"), ProgressLine(console)],
+            callbacks=[MetricsFile(folder / "metrics.jsonl"), ProgressLine(console, highest=highest)],
         ),
         console,
     )
@@ -93,8 +97,10 @@ def save_and_report(
     } | ({"chat_template_kwargs": template} if (template := without_thinking(processor)) else {})
     adapter = folder / "adapter"
     save_adapter(model, STAGE1, adapter, card)
+    health = summary(read_metrics(folder / "metrics.jsonl"), highest_reward(config.reward_weights, REWARDS))
     report = stage1_report(
-        model, processor, *load_report_questions(config), folder, {"data": config.data, "seed": config.seed},
+        model, processor, *load_report_questions(config), folder,
+        {"data": config.data, "seed": config.seed, "health": health},
         document_chars=config.document_chars, batch_size=config.per_device_eval_batch_size,
         min_recall=config.min_recall, hard_pool_size=config.hard_pool_size, console=console,
     )  # fmt: skip

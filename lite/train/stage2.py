@@ -19,13 +19,14 @@ from lite.evaluate.stage2 import stage2_report
 from lite.models.adapters import activate, add_adapter, base_fingerprint, copy_weights, load_adapter, save_adapter
 from lite.models.inputs import vision_tokens
 from lite.models.loading import load_model, lora_config
-from lite.runs import STAGE1, STAGE2, read_card, stage1_beside, tuned_card, write_card
+from lite.runs import STAGE1, STAGE2, read_card, read_metrics, stage1_beside, tuned_card, write_card
 from lite.schema import LiteError
 from lite.stages.prompts import stage2_prompt
 from lite.train import rewards
 from lite.train.auto_fit import auto_fit
 from lite.train.callbacks import MetricsFile, ProgressLine
 from lite.train.cold_start import cold_start
+from lite.train.health import highest_reward, summary
 from lite.train.loop import train
 from lite.train.rows import check_images, drop_long, load_report_questions, prompt_lengths
 from lite.train.run_folder import alone, claim_together, resolved_settings
@@ -74,6 +75,7 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
     }
     if config.cold_start_steps:
         cold_start(model, processor, rows, config, card, console)
+    highest = highest_reward(config.reward_weights, REWARDS)
     suppressed = {"suppress_tokens": vision_tokens(base, processor)} | (config.generation_kwargs or {})
     train(
         StageTrainer(
@@ -82,7 +84,7 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
             args=with_values(config, generation_kwargs=suppressed),
             train_dataset=prompt_dataset(rows, config),
             processing_class=processor,
-            callbacks=[MetricsFile(folder / "metrics.jsonl"), ProgressLine(console)],
+            callbacks=[MetricsFile(folder / "metrics.jsonl"), ProgressLine(console, highest=highest)],
             reference=reference(model, config),
         ),
         console,
@@ -114,9 +116,10 @@ def save_and_report(
         -np.inf, config.max_documents, config.max_documents, config.document_chars, config.max_completion_length,
         config.per_device_eval_batch_size,
     )  # fmt: skip
+    health = summary(read_metrics(folder / "metrics.jsonl"), highest_reward(config.reward_weights, REWARDS))
     report = stage2_report(
         model, processor, test, corpus, folder,
-        {"data": config.data, "seed": config.seed, "adapter_mode": config.adapter_mode},
+        {"data": config.data, "seed": config.seed, "adapter_mode": config.adapter_mode, "health": health},
         stage1=stage1, trained=acting(config.adapter_mode), budget=budget, orders=config.report_orders, console=console,
     )  # fmt: skip
     headline = {name: round(figure["value"], 4) for name, figure in report["systems"][report["full"]].items()}

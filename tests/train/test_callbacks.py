@@ -29,6 +29,17 @@ def test_without_a_terminal_a_line_says_how_far_it_is_and_how_long_it_takes(
     assert said.startswith("training: step 30/200, 0:08:30 left  reward 0.500")  # 3 s a step
 
 
+def test_the_line_names_what_goes_wrong_while_it_does(caplog: pytest.LogCaptureFixture) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    logged(ProgressLine(console, highest=1.0), [0.2] * 12 + [1.0] * 20 + [0.2] * 12)
+    lines = console.file.getvalue().splitlines()
+    named = [i for i, line in enumerate(lines) if line.endswith("! groups alike")]
+    assert 12 < named[0] < 32
+    assert named[-1] < 40
+    assert "groups alike" not in lines[-1]
+    assert [record.message.startswith("groups alike: ") for record in caplog.records] == [True]
+
+
 def logged(line: ProgressLine, equal: list[float]) -> None:
     state = TrainerState(max_steps=200)
     line.on_train_begin(TrainingArguments(), state, TrainerControl())
@@ -42,7 +53,7 @@ def logged(line: ProgressLine, equal: list[float]) -> None:
 def test_a_run_whose_groups_teach_nothing_is_warned_of_once_whenever_it_comes_to_that(
     equal: list[float], warnings: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logged(ProgressLine(Console(file=io.StringIO())), equal)
+    logged(ProgressLine(Console(file=io.StringIO()), highest=1.0), equal)
     assert sum("teach nothing" in record.message for record in caplog.records) == warnings
 
 

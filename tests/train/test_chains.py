@@ -39,6 +39,7 @@ def rewarded(chain, example, documents, stage1_order=None):
         "relevant": [relevant],
         "answers": [list(example.answers)],
         "log_extra": lambda name, values: None,
+        "log_metric": lambda name, value: None,
     }
     functions = (rewards.stage2_format, rewards.ranking, rewards.answer, rewards.grounding)
     return {function.__name__: function(**columns)[0] for function in functions}

@@ -54,6 +54,47 @@ def test_format_reward_is_for_either_word():
     assert rewarded(rewards.format, texts, label=["No"] * 5)[0] == [1.0, 1.0, 0.0, 0.0, 0.0]
 
 
+CHATTY = ["Yes, the document", "No. It", "Yes", "No", "", "perhaps", "Nothing", "Yes or No", " Yes!"]
+
+
+def test_with_credit_a_chatty_completion_earns_part_by_its_first_word():
+    right = [YES] * len(CHATTY)
+    label = rewards.with_credit(rewards.label, 0.4)
+    form = rewards.with_credit(rewards.format, 0.4)
+    assert rewarded(label, CHATTY, label=right)[0] == [0.4, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.4, 0.4]
+    assert rewarded(form, CHATTY, label=right)[0] == [0.4, 0.4, 1.0, 1.0, 0.0, 0.0, 0.0, 0.4, 0.4]
+    assert (label.__name__, form.__name__) == ("label", "format")  # by which TRL logs them
+
+
+@given(words, st.sampled_from([YES, NO]), st.floats(0, 0.99))
+def test_no_completion_earns_more_by_credit_than_the_word_that_it_begins_with(text, right, credit):
+    def earned(said):
+        return [
+            rewarded(rewards.with_credit(reward, credit), [said], label=[right])[0][0]
+            for reward in (rewards.label, rewards.format)
+        ]
+
+    begun = rewards.first_word(text)
+    assert all(a <= b for a, b in zip(earned(text), earned(begun or ""), strict=True))
+    if begun and text.strip() != begun:
+        assert sum(earned(text)) < sum(earned(begun)), "to stop after the word must pay"
+
+
+@pytest.mark.parametrize("credit", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("strategy", ["Yes", "No", "Yes or No", "No, or Yes", "Yes, the document", "Yes No Yes No"])
+def test_saying_the_same_to_everything_earns_less_than_a_filter_that_is_right_three_times_of_four(strategy, credit):
+    right = [YES, NO] * 20
+    honest = [
+        other if i % 4 == 0 else word for i, (word, other) in enumerate(zip(right, [*right[1:], YES], strict=True))
+    ]
+
+    def total(texts):
+        label = rewarded(rewards.with_credit(rewards.label, credit), texts, label=right)[0]
+        return sum(label) + 0.5 * sum(rewarded(rewards.with_credit(rewards.format, credit), texts, label=right)[0])
+
+    assert total([strategy] * 40) < total(honest)
+
+
 @given(st.lists(st.tuples(words, st.sampled_from([YES, NO])), min_size=1, max_size=5))
 def test_rewards_are_one_number_per_completion_and_label_implies_format(rows):
     texts, right = zip(*rows, strict=True)

@@ -56,6 +56,8 @@ def test_run_folder_holds_what_is_promised(finished_run: Path) -> None:
         assert set(report["hard_pools"][system]["recall@5"]) == {"value", "low", "high"}
     assert report["trained"]["auc"]["low"] <= report["trained"]["auc"]["value"] <= report["trained"]["auc"]["high"]
     assert (finished_run / "report.md").read_text().count("| auc |") == 2
+    assert "## How the training went\n\nNo sign of a collapse was seen." in (finished_run / "report.md").read_text()
+    assert "commonest_excess" in read_metrics(finished_run / "metrics.jsonl")[0]
     for plot in ("reward.png", "roc.png", "scores.png"):
         assert Image.open(finished_run / plot).size[0] > 300
     assert [row["step"] for row in read_metrics(finished_run / "metrics.jsonl")] == [1, 2, 3, 4]
