@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lite.files import write_text
 from lite.metrics import bootstrap
 from lite.metrics.ranking import Judged, ndcg_at, recall_at
+from lite.runs import read_metrics
 from lite.schema import Example
 
 FIGURES = ("auc", "recall@5", "hit@1", "ndcg@5")
@@ -27,9 +29,9 @@ Rows = Sequence[Sequence[float]]  # of each question its FIGURES
 
 def kept(path: Path, examples: Sequence[Example], scores_of: Callable[[Example], np.ndarray]) -> list[np.ndarray]:
     """Scores of each question's pool, one line of a file each: what a stopped run has scored is not scored again."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    done = {row["id"]: row["scores"] for row in map(json.loads, lines) if row["id"]}
+    done = {row["id"]: row["scores"] for row in read_metrics(path)}
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(json.dumps({"id": i, "scores": scores}) + "\n" for i, scores in done.items()))
     with path.open("a") as file:
         for example in examples:
             if example.id not in done:
