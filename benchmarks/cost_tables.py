@@ -54,6 +54,26 @@ def merged(result: dict) -> str:
     return markdown(["task, CPU", "adapters on 4 bits, s", "merged, s", "times as fast"], rows)
 
 
+def decoding(result: dict) -> str:
+    """Operations per position that is sampled, by system."""
+    named = {
+        "transformers": "transformers' `generate`",
+        "before": f"lite's loop before static buffers (`{result['before']}`)",
+        "loop": "lite's loop, without a graph",
+        "graph": "lite's loop, each position as one graph",
+    }
+    rows = [
+        (
+            named[system], *(f"{counts[adapters]['operations']:,}" for adapters in ("2", "0")),
+            f"{counts['2']['operations'] / result['systems']['before']['2']['operations']:.1%}",
+            f"{counts['2']['launches']:,}", f"{counts['2']['waits']:g}",
+        )
+        for system, counts in ((system, result["systems"][system]) for system in named)
+    ]  # fmt: skip
+    headings = ["", "operations, 2 adapters", "no adapter", "of before", "that launch something", "waits for the GPU"]
+    return markdown(headings, rows)
+
+
 def library(result: dict) -> str:
     """Time and memory to index, time of a query, and what is found."""
     named = {

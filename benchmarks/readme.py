@@ -47,6 +47,7 @@ def sections() -> dict[str, str]:
         "memory": cost_tables.memory(memory),
         "grpo step": cost_tables.grpo_step(result("grpo-step-cpu")),
         "merged": cost_tables.merged(result("merged")),
+        "decoding": cost_tables.decoding(result("decoding")),
         "stage 1": tables.stage1(stage1),
         "ceiling": tables.ceiling(result("ceiling-flags")),
         "scoring": cost_tables.scoring(result("scoring-tiny-cpu")),

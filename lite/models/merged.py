@@ -1,9 +1,9 @@
-"""Reading from 4-bit weights on a CPU: each layer as one unpacked matrix for a while."""
+"""Reading from a model with adapters: each layer as one matrix for a while, or its adapters as one."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
@@ -39,15 +39,59 @@ def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     room = SHARE * free_ram() if MERGED_AT_MOST is None else MERGED_AT_MOST
     sizes = accumulate(4 * layer.in_features * layer.out_features for layer in layers.values())
     layers = {module: layer for (module, layer), size in zip(layers.items(), sizes, strict=True) if size <= room}
-    try:
+    with _undone(layers):
         for module, layer in layers.items():
             if not isinstance(module, LoraLayer) or _is_plain(module):
                 weight = _merged_weight(module, layer)
                 module.forward = partial(torch.nn.functional.linear, weight=weight, bias=layer.bias)
         yield
-    finally:
+
+
+@contextmanager
+def sampling(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """`merged` in float32 on a CPU, where it is exact. Elsewhere, the active adapters are one in the model's precision.
+
+    PEFT adds one adapter after the other in float32, with casts to it and back (`benchmarks/decoding.py` counts the
+    operations). The policy's log-probs are computed under autocast, which rounds adapters to 16 bits, too. Dropout is
+    left out.
+    """
+    if model.device.type == "cpu" and model.dtype == torch.float32:
+        with merged(model):
+            yield
+        return
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer) and _is_plain(module)]
+    with _undone(layers):
         for module in layers:
+            module.forward = _joined(module, model.dtype)
+        yield
+
+
+@contextmanager
+def _undone(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """Take what is put in place of the modules' forward away at the end."""
+    try:
+        yield
+    finally:
+        for module in modules:
             module.__dict__.pop("forward", None)
+
+
+@torch.no_grad()
+def _joined(module: LoraLayer, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The layer's forward with its active adapters side by side in one: [in, sum of ranks] and [sum of ranks, out]."""
+    layer = module.get_base_layer()
+    names = [] if module.disable_adapters else [name for name in module.active_adapters if name in module.lora_A]
+    if not names:
+        return layer
+    down = torch.cat([module.lora_A[name].weight for name in names]).to(dtype).T
+    up = torch.cat([module.lora_B[name].weight * module.scaling[name] for name in names], 1).to(dtype).T
+
+    def forward(states: torch.Tensor) -> torch.Tensor:
+        result = layer(states)
+        rows = states.view(-1, states.shape[-1])
+        return torch.addmm(result.view(-1, result.shape[-1]), rows @ down, up).view(result.shape)
+
+    return forward
 
 
 def _is_plain(module: LoraLayer) -> bool:

@@ -28,7 +28,8 @@ class PromptCache(NamedTuple):
     """Keys and values of U prompts, read by all completions of their groups."""
 
     layers: list[tuple[torch.Tensor, torch.Tensor] | None]  # [U, heads, P, d] each; None: a layer without
-    mask: torch.Tensor | None  # [U, P], False at pads; None: no pads
+    pads: torch.Tensor | None  # [U, P], True at pads; None: no pads
+    unsaid: torch.Tensor | None = None  # [C], True where completions hold nothing yet; None: they hold all they show
 
 
 def visibility(
@@ -87,7 +88,7 @@ def attention(
         key, value = (repeat_kv(states, module.num_key_value_groups) for states in (key, value))
         output = _packed(query, key, value, packed, scaling)
     elif prompt_cache is not None:
-        output = _decode(query, key, value, *prompt_cache.layers[module.layer_idx], prompt_cache.mask, scaling)
+        output = _decode(query, key, value, prompt_cache, module.layer_idx, scaling)
     else:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     return output.transpose(1, 2), None
@@ -119,29 +120,33 @@ def _packed(query, key, value, packed: Packed, scaling: float) -> torch.Tensor:
     return torch.cat(parts, 2)
 
 
-def _decode(query, key, value, prompt_key, prompt_value, prompt_mask, scaling) -> torch.Tensor:
-    """One new token per completion, [U * G, heads, 1, d], against its prompt and what it holds itself."""
+def _decode(query, key, value, prompts: PromptCache, layer: int, scaling: float) -> torch.Tensor:
+    """One new token per completion, [U * G, heads, 1, d], against its prompt and what it holds itself.
+
+    In as few operations as it takes: a GPU waits for their launches, not for their work.
+    """
+    prompt_key, prompt_value = prompts.layers[layer]
     rows, heads, _, size = query.shape
     count, kv_heads, prompt, _ = prompt_key.shape
     group, shared = rows // count, heads // kv_heads  # G completions and `shared` heads read the same keys
-    of_row = (query * scaling).reshape(rows, kv_heads, shared, size)
-
-    def by_group(states: torch.Tensor) -> torch.Tensor:
-        """[U * G, kv heads, shared, n] -> [U, kv heads, G * shared, n]"""
-        split = states.view(count, group, kv_heads, shared, -1)
-        return split.transpose(1, 2).reshape(count, kv_heads, group * shared, -1)
-
-    on_prompt = by_group(of_row) @ prompt_key.transpose(2, 3)
-    if prompt_mask is not None:
-        on_prompt = on_prompt.masked_fill(~prompt_mask[:, None, None], -torch.inf)
-    on_own = by_group(of_row @ key.transpose(2, 3))
-    weights = torch.cat([on_prompt, on_own], -1).softmax(-1, dtype=torch.float32).to(query.dtype)
+    by_row, by_group = (rows * kv_heads, shared, -1), (count * kv_heads, group * shared, -1)
+    split_rows = (count, group, kv_heads, shared, -1)
+    query = query * scaling
+    grouped = query.reshape(split_rows).transpose(1, 2)
+    on_prompt = torch.bmm(grouped.reshape(by_group), prompt_key.flatten(0, 1).transpose(1, 2))
+    if prompts.pads is not None:
+        on_prompt = on_prompt.view(count, -1, prompt).masked_fill_(prompts.pads[:, None], -torch.inf)
+    on_own = torch.bmm(query.reshape(by_row), key.flatten(0, 1).transpose(1, 2))
+    if prompts.unsaid is not None:
+        on_own = on_own.masked_fill_(prompts.unsaid, -torch.inf)
+    scores = [on_prompt.view(count, kv_heads, group, shared, prompt), on_own.view(split_rows).transpose(1, 2)]
+    weights = torch.cat(scores, -1).softmax(-1, dtype=torch.float32).to(query.dtype)
     # back from groups to rows for what each holds itself
-    own = weights[..., prompt:].view(count, kv_heads, group, shared, -1).transpose(1, 2)
-    own = own.reshape(rows, kv_heads, shared, -1) @ value
-    output = weights[..., :prompt] @ prompt_value + by_group(own)
-    output = output.view(count, kv_heads, group, shared, size).transpose(1, 2)
-    return output.reshape(rows, heads, 1, size)
+    of_own = weights[..., prompt:].transpose(1, 2).reshape(by_row)
+    own = torch.bmm(of_own, value.flatten(0, 1)).view(split_rows)
+    of_prompt = weights.view(*by_group[:2], weights.shape[-1])[..., :prompt]
+    output = torch.bmm(of_prompt, prompt_value.flatten(0, 1)).view(count, kv_heads, group, shared, size)
+    return (own + output.transpose(1, 2)).reshape(rows, heads, 1, size)
 
 
 AttentionInterface.register(ATTENTION, attention)

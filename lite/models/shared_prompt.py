@@ -20,15 +20,15 @@ from functools import partial
 
 import torch
 from peft import PeftModel
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
-from transformers.cache_utils import DynamicLayer
+from transformers import GenerationConfig, PreTrainedModel
 
 from lite.models.chunked_logits import LogSoftmax, log_probs
 from lite.models.families import family_of
 from lite.models.families.family import Images
 from lite.models.layers import base_of
-from lite.models.shared_attention import ATTENTION, Packed, PromptCache, visibility
-from lite.models.shared_state import fork_states, forked_cache, forking, stateful
+from lite.models.shared_attention import ATTENTION, Packed, visibility
+from lite.models.shared_decoding import sample
+from lite.models.shared_state import fork_states, forking, stateful
 from lite.schema import LiteError
 
 # What a processor makes of the images of some prompts, each prompt by itself: empty where a prompt has no image.
@@ -306,52 +306,6 @@ def generate(
         position_ids=_argument(prompt_positions(model, ids, mask, images)),
         **images,
         generation_config=generation_config,
-        custom_generate=partial(_sample, group_size=group_size),
+        custom_generate=partial(sample, group_size=group_size),
     )
     return sequences[:, ids.shape[1] :]
-
-
-def _sample(
-    model: PreTrainedModel,
-    input_ids: torch.Tensor,
-    logits_processor: LogitsProcessorList,
-    stopping_criteria: StoppingCriteriaList,
-    generation_config: GenerationConfig,
-    *,
-    group_size: int,
-    **inputs,
-) -> torch.Tensor:
-    """The loop of transformers' `_sample`, with the rows multiplied behind the prefill and not in front of it."""
-    outputs = model(input_ids=input_ids, **inputs)
-    mask = inputs["attention_mask"].bool()
-    length = input_ids.shape[1]
-    cached = inputs["past_key_values"]
-    layers = [
-        (layer.keys[:, :, :length], layer.values[:, :, :length]) if isinstance(layer, DynamicLayer) else None
-        for layer in cached.layers
-    ]
-    prompts = PromptCache(layers, None if mask.all() else mask)
-    cache = forked_cache(cached, base_of(model).config.get_text_config(), group_size)  # of the completions
-    logits = outputs.logits[:, -1].repeat_interleave(group_size, 0)
-    sequences = input_ids.repeat_interleave(group_size, 0)
-    places = inputs["position_ids"]
-    places = places if places.ndim == 3 else places[None]
-    position = places.amax((0, 2)).repeat_interleave(group_size)
-    running = torch.ones_like(position, dtype=torch.bool)
-    while True:
-        scores = logits_processor(sequences, logits.float())
-        sampled = generation_config.do_sample
-        tokens = torch.multinomial(scores.softmax(-1), 1)[:, 0] if sampled else scores.argmax(-1)
-        tokens = torch.where(running, tokens, generation_config._pad_token_tensor)
-        sequences = torch.cat([sequences, tokens[:, None]], 1)
-        running = running & ~stopping_criteria(sequences, None)
-        if not running.any():
-            return sequences
-        position = position + 1
-        logits = model(
-            input_ids=tokens[:, None],
-            position_ids=_argument(position.expand(len(places), -1)[..., None]),
-            past_key_values=cache,
-            prompt_cache=prompts,
-            use_cache=True,
-        ).logits[:, -1]

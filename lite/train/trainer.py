@@ -34,7 +34,7 @@ from lite.models.adapters import active, load_weights
 from lite.models.families import family_of
 from lite.models.inputs import opened_tag
 from lite.models.memory import GENERATING, LOADING, SCORING, TRAINING
-from lite.models.merged import merged
+from lite.models.merged import sampling
 from lite.schema import LiteError
 from lite.stages.filter import evaluating
 from lite.train.run_folder import last_checkpoint
@@ -212,7 +212,7 @@ class StageTrainer(GRPOTrainer):
                 generation_kwargs=self.generation_kwargs,
             ) as model,
             torch.no_grad(),
-            merged(model),
+            sampling(model),
         ):
             completions = shared_prompt.generate(
                 model, **inputs, vision=self._encoded.vision, group_size=group, generation_config=self.generation_config
