@@ -82,7 +82,7 @@ def _joined(module: LoraLayer, dtype: torch.dtype) -> Callable[[torch.Tensor], t
     layer = module.get_base_layer()
     names = [] if module.disable_adapters else [name for name in module.active_adapters if name in module.lora_A]
     if not names:
-        return layer
+        return layer.forward
     down = torch.cat([module.lora_A[name].weight for name in names]).to(dtype).T
     up = torch.cat([module.lora_B[name].weight * module.scaling[name] for name in names], 1).to(dtype).T
 

@@ -1,0 +1,53 @@
+"""Adapters that are joined while a model samples give what they give one by one, up to rounding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from random_qwen import TINY_SHAPE, random_model
+
+from lite.config.model import ModelConfig
+from lite.models.adapters import activate, active, add_adapter
+from lite.models.loading import lora_config
+from lite.models.merged import sampling
+from lite.runs import STAGE1, STAGE2
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["4 bits", "16 bits"])
+def model(request: pytest.FixtureRequest):
+    """In bfloat16, as on a GPU, with two adapters in float32, as a trainer has them."""
+    model = random_model(TINY_SHAPE, "cpu", request.param, torch.bfloat16)
+    for name in (STAGE1, STAGE2):
+        model = add_adapter(model, lora_config(ModelConfig(), model), name)
+    activate(model, [STAGE1, STAGE2], trainable=STAGE2)
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data = weight.data.float()
+        if "lora_B" in name:
+            weight.data.normal_(std=0.05)
+    return model.eval()
+
+
+def logits(model) -> torch.Tensor:
+    torch.manual_seed(0)
+    ids = torch.randint(300, 2000, (2, 12))
+    with torch.no_grad():
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
+
+
+def test_joined_adapters_say_what_they_say_one_by_one_and_leave_no_trace(model) -> None:
+    with active(model, []):
+        bare = logits(model)
+    for names in ([STAGE1], [STAGE2], [STAGE1, STAGE2]):
+        with active(model, names):
+            expected = logits(model)
+            with sampling(model):
+                joined = logits(model)
+            assert torch.equal(logits(model), expected)
+        assert 0 < (joined - expected).abs().mean() < 0.1 * (expected - bare).abs().mean()
+    with active(model, []), sampling(model):
+        assert torch.equal(logits(model), bare)
+    with pytest.raises(RuntimeError, match="halfway"), sampling(model):
+        raise RuntimeError("halfway")
+    assert not any("forward" in vars(module) for module in model.modules())
