@@ -135,7 +135,7 @@ def search(folder: str, address: str, embedding: str, rerank: bool = False) -> l
         rag = Rag.load("tiny")
         for place, (question, *_) in enumerate(questions()):
             if found[place]:
-                scores = np.asarray(rag._score(question, found[place]))
+                scores = np.asarray(rag.relevance(question, found[place]))
                 found[place] = [found[place][i] for i in np.argsort(-scores, kind="stable")]
     return [[document.id for document in documents] for documents in found]
 

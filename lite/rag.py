@@ -43,7 +43,7 @@ from lite.stages.answer import (
 )
 from lite.stages.filter import score
 from lite.stages.lenient import chain_so_far
-from lite.stages.prompts import NONE, UNKNOWN
+from lite.stages.prompts import MAX_QUESTION, NONE, UNKNOWN
 
 if TYPE_CHECKING:
     from lite.library.store import Library
@@ -52,7 +52,6 @@ UNTRAINED_NOTE = (
     "{model} is untrained: its filter ranks the documents and keeps the best {budget}, whatever their scores, and how "
     "well it judges and answers was not measured."
 )
-MAX_QUESTION = 4000  # characters: with a longer one a prompt is no longer what the adapters were trained on
 NOTHING_RETRIEVED = f"<think>No document was retrieved.</think>\n<rank>{NONE}</rank>\n<answer>{UNKNOWN}</answer>"
 
 
@@ -65,7 +64,7 @@ class Event:
     | retrieved | `documents`, in the order of retrieval |
     | scored | `scores`: P(relevant) by id |
     | kept | `ids` that stage 2 sees, in stage 1's order; `documents` in the prompt's: the chain's `[1]` is the first |
-    | reasoning | `text`: the next piece of the chain |
+    | reasoning | `text`: the next piece of the chain; empty while the model writes the rest of its output |
     | ranking | `ids`, best first: those that the answer rests on, then the rest of those kept |
     | answer | `text` |
     | done | `trace` |
@@ -233,7 +232,7 @@ class Rag:
         else:
             if scores is None:
                 start = time.perf_counter()
-                relevance = self._score(question, pool)
+                relevance = self.relevance(question, pool)
                 seconds["stage 1"] = time.perf_counter() - start
             elif missing := [document.id for document in pool if document.id not in scores]:
                 raise ValueError(f"scores lacks the document {missing[0]!r}.")
@@ -251,9 +250,8 @@ class Rag:
         for piece in self._say(listing, pool, self.stage2["active"] if system == FULL else []):
             said += piece
             reasoning = chain_so_far(said)
-            if len(reasoning) > shown:
-                yield Event("reasoning", text=reasoning[shown:])
-                shown = len(reasoning)
+            yield Event("reasoning", text=reasoning[shown:])
+            shown = max(shown, len(reasoning))
         seconds["stage 2"] = time.perf_counter() - start
 
         result = trace(listing, said, pool, relevance, [pool[i] for i in dropped], seconds, lenient=True)
@@ -261,6 +259,14 @@ class Rag:
         yield Event("ranking", ids=result.ranking)
         yield Event("answer", text=result.answer)
         yield Event("done", trace=result)
+
+    def relevance(self, question: str, documents: Sequence[Document]) -> np.ndarray:
+        """Stage 1 alone: P(relevant) of each document, `[n]`."""
+        if not documents:
+            return np.empty(0)
+        pairs = [(question, document) for document in documents]
+        with self._active([STAGE1]):
+            return score(self.model, self.processor, pairs, self.stage1["document_chars"], self.batch_size)
 
     def explain(self, outcome: Trace, documents: Sequence[Document]) -> tuple[Evidence, ...]:
         """Which document does this answer rest on? Stage 2 is asked again without each one in turn.
@@ -288,13 +294,6 @@ class Rag:
             Evidence(i, i in outcome.cited, other.answer, other.format_ok, normalise(other.answer) != before)
             for i, other in zip(outcome.kept, without_each, strict=True)
         )
-
-    def _score(self, question: str, pool: Sequence[Document]) -> np.ndarray:
-        if not pool:
-            return np.empty(0)
-        pairs = [(question, document) for document in pool]
-        with self._active([STAGE1]):
-            return score(self.model, self.processor, pairs, self.stage1["document_chars"], self.batch_size)
 
     def _say(self, listing: Listing, pool: Sequence[Document], adapters: Sequence[str]) -> Iterator[str]:
         if not listing.documents:

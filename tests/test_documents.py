@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = readme.documents()
 SECTIONS = readme.sections()
 STAGES = {"stage1": Stage1Config, "stage2": Stage2Config}
-OTHERS = {"source", "pip", "ray", "tensorboard", "playwright", "git"}  # commands of others, and the shell's
+OTHERS = {"source", "pip", "ray", "tensorboard", "playwright", "git", "curl"}  # commands of others, and the shell's
 
 
 def name_of(path: Path) -> str:

@@ -27,6 +27,7 @@ commands:
   search         find documents in it
   ask            answer a question from it, ranked, explained and cited
   demo           the same in the browser, and what happens on the way
+  serve          the same for other programs: OpenAI's API over a library, and a reranker
   data           inspect, validate or cut a data set
   metrics        the official figures of a WebQA or MultimodalQA submission
 
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("search",): _search,
         ("ask",): _ask,
         ("demo",): _demo,
+        ("serve",): _serve,
         ("data",): _data,
         ("metrics",): _metrics,
     }
@@ -171,6 +173,12 @@ def _demo(arguments: list[str]) -> int:
     from lite.demo.server import demo
 
     return demo(arguments)
+
+
+def _serve(arguments: list[str]) -> int:
+    from lite.cli.serve import serve
+
+    return serve(arguments)
 
 
 def _data(arguments: list[str]) -> int:

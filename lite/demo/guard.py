@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import re
 from collections.abc import Set
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 
 from lite.demo.uploads import FILES, LIMITS, UNCLAIMED_SECONDS, Uploads
 from lite.schema import LiteError
+from lite.web import is_address, is_own_origin, name_of
 
 # Nothing of the page comes from elsewhere, and nothing that a document could smuggle in may go there.
 HEADERS = {
@@ -93,12 +92,8 @@ class Guard:
 
     def _own(self, origin: str, host: str) -> bool:
         """Whether an Origin header is that of this page: the same host and port, or a name that was allowed."""
-        scheme, _, rest = origin.partition("://")
-        if scheme not in ("http", "https"):
-            return False
-        default = ":443" if scheme == "https" else ":80"
-        same = rest.lower().removesuffix(default) == host.lower().removesuffix(default)
-        return same or name_of(rest) in self.proxies
+        allowed = re.fullmatch(r"https?://(.+)", origin)
+        return is_own_origin(origin, host) or (allowed is not None and name_of(allowed[1]) in self.proxies)
 
     async def _login(self, scope, receive, send) -> None:
         """One at a time; after some wrong passwords each is looked at later than the one before."""
@@ -164,21 +159,6 @@ def paths_in(reply: bytes) -> list[Path]:
         return [Path(path) for path in json.loads(reply)]
     except (ValueError, TypeError):
         return []
-
-
-def name_of(host: str) -> str:
-    """The name or address in a Host header, lower-case, without brackets and port; empty where it is none."""
-    if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:[0-9]{1,5})?", host):
-        return ""
-    return urlsplit(f"//{host}").hostname or ""
-
-
-def is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 async def fetch_nothing(host: str) -> str:

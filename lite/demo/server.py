@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -32,8 +31,8 @@ from lite.runs import (
     trained_profile,
     tuned_card,
 )
-from lite.schema import LiteError
 from lite.terminal import ArgumentParser, PrintableStream
+from lite.web import LOCAL, cannot_listen, listen, own_names, url
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -44,7 +43,6 @@ logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 PORT = 7860
-LOCAL = ("127.0.0.1", "localhost", "::1")
 COLOURS = {
     "color_accent": "#1f6690", "slider_color": "#1f6690", "slider_color_dark": "#7fc1e8",
     "button_primary_background_fill": "#1f6690", "button_primary_background_fill_hover": "#17506f",
@@ -78,7 +76,7 @@ class Place:
 
     @property
     def url(self) -> str:
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        return url(self.host, self.port)
 
 
 def demo(arguments: list[str]) -> int:
@@ -178,9 +176,7 @@ def open_page(
     Raises:
         LiteError: There are no such adapters, or the address is taken.
     """
-    with _address(place):  # what the user can have mistaken first: the imports below take long
-        family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
-        socket.create_server((place.host, place.port), family=family).close()
+    listen(place.host, place.port).close()  # what the user can have mistaken first: the imports below take long
     desk = make_desk(profile, library, named)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     import gradio as gr
@@ -199,7 +195,7 @@ def open_page(
         Guard, hosts=own_names(place.host), proxies={name.lower() for name in place.allowed_hosts},
         addresses=place.host not in LOCAL, root_path=place.root_path, uploads=uploads,
     )  # fmt: skip
-    with _address(place):
+    try:
         page.launch(
             server_name=place.host, server_port=place.port, auth=place.auth, root_path=place.root_path or None,
             share=False, quiet=True, prevent_thread_lock=True, show_error=False, strict_cors=True, allowed_paths=[],
@@ -208,6 +204,8 @@ def open_page(
             css_paths=[Path(__file__).with_name("demo.css")],
             app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
         )  # fmt: skip
+    except OSError as error:  # taken meanwhile
+        raise cannot_listen(place.host, place.port, error) from error
     # Now: imports in two threads at once would take turns, and the page come as late as the model.
     threading.Thread(target=load, args=(desk, profile, library), daemon=True).start()
     return page, [part for part in (desk.library, desk.model) if part]
@@ -265,21 +263,3 @@ def settling(future: Future | None) -> Iterator[None]:
         if future is None:
             raise
         future.set_exception(error)
-
-
-def own_names(host: str) -> set[str]:
-    """What a page that listens on `host` is called, lower-case."""
-    name = socket.gethostname().lower()
-    return {*LOCAL, host.lower()} if host in LOCAL else {*LOCAL, host.lower(), name, f"{name}.local"}
-
-
-@contextmanager
-def _address(place: Place) -> Iterator[None]:
-    """Inside, what goes wrong with the address becomes a LiteError."""
-    try:
-        yield
-    except OSError as error:  # Gradio's has no strerror, and advice that is not for our command line
-        reason = error.strerror or "another program has taken it"
-        raise LiteError(
-            f"Cannot listen on {place.host}:{place.port} ({reason}). Give another --port, or a --host of this machine."
-        ) from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from lite.schema import Document
 
+MAX_QUESTION = 4000  # characters: with a longer one a prompt is no longer what the adapters were trained on
 YES, NO = "Yes", "No"
 STAGE1_INSTRUCTION = f"Does the document help to answer the question? Answer {YES} or {NO}."
 

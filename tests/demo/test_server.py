@@ -26,6 +26,7 @@ from lite.demo.server import Place
 from lite.rag import Rag
 from lite.runs import SHIPPED
 from lite.schema import LiteError
+from lite.web import own_names
 
 ROOT = Path(__file__).parents[2]
 
@@ -219,7 +220,7 @@ def test_what_its_own_page_sends_is_taken_from_behind_a_proxy_too(served: Served
 
 def test_a_page_for_the_network_is_served_under_any_address_and_its_own_names_only(tmp_path: Path) -> None:
     place = Place("0.0.0.0")
-    names = demo_command.own_names(place.host)
+    names = own_names(place.host)
     watch = guard.Guard(None, names, frozenset(), True, "", demo_uploads.Uploads(tmp_path))
     for host in ("192.168.1.7:7860", "10.0.0.1", "[fe80::1]:7860", "localhost:7860", socket.gethostname()):
         assert watch._known(host), host
