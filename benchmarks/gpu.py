@@ -242,13 +242,12 @@ def guess(settings: dict, pixels: int, generations: int, arguments: argparse.Nam
     """The most documents that fit by the estimate."""
     from types import SimpleNamespace
 
-    from random_qwen import TINY_SHAPE
-
-    from lite.models.memory import run_estimate, shape_of
+    from lite.models.memory import run_estimate
+    from lite.models.shapes import shape_of
 
     if arguments.tiny:
         return 2
-    shape = TINY_SHAPE if arguments.tiny else shape_of(settings["model_name_or_path"])
+    shape = shape_of(settings["model_name_or_path"])
     for documents in range(1, 100):
         new = settings | sized(settings, documents + 1, pixels, generations) | {"shared_prompt": True}
         new["steps_per_generation"] = new["gradient_accumulation_steps"]

@@ -63,16 +63,17 @@ class Cell:
     def __init__(self, arguments: argparse.Namespace):
         import torch
         from phases import CudaMemory, Phases, TensorMemory
-        from random_qwen import TINY_SHAPE
+        from random_qwen import config_of
 
         from lite.config.model import ModelConfig
-        from lite.models.memory import shape_of
+        from lite.models.shapes import shape_of_config
 
         self.arguments = arguments
         self.settings = recipe(arguments.profile, arguments.stage, arguments.settings)
         fields = {field.name for field in dataclasses.fields(ModelConfig)}
         self.model_config = ModelConfig(**{key: value for key, value in self.settings.items() if key in fields})
-        self.shape = TINY_SHAPE if arguments.tiny else shape_of(self.model_config.model_name_or_path)
+        self.shaped = config_of("tiny" if arguments.tiny else self.model_config.model_name_or_path)
+        self.shape = shape_of_config(self.shaped)
         self.images = self.settings.get("max_documents", 1)
         self.cuda = arguments.device == "cuda"
         self.context_gib = cap_memory(arguments.cap_gib) if self.cuda else 0.0
@@ -124,7 +125,7 @@ class Cell:
         with self.phases.phase("load"):
             if self.arguments.real:
                 return load_model(dataclasses.replace(self.model_config, backend="transformers"))
-            model = random_model(self.shape, self.arguments.device, self.model_config.load_in_4bit)
+            model = random_model(self.shaped, self.arguments.device, self.model_config.load_in_4bit)
             return model, random_processor(self.model_config.max_pixels)
 
     def checkpoint(self) -> str:
@@ -135,7 +136,7 @@ class Cell:
             return self.model_config.model_name_or_path
         folder = tempfile.mkdtemp()
         with self.phases.phase("checkpoint"):
-            random_model(self.shape, self.arguments.device, load_in_4bit=False).save_pretrained(folder)
+            random_model(self.shaped, self.arguments.device, load_in_4bit=False).save_pretrained(folder)
             random_processor(self.model_config.max_pixels).save_pretrained(folder)
             gc.collect()
             if self.cuda:

@@ -16,7 +16,8 @@ from readme import RESULTS, ROOT, write_sections
 
 from lite.config.parse import parse
 from lite.config.runs import Stage1Config, Stage2Config
-from lite.models.memory import run_estimate, shape_of
+from lite.models.memory import run_estimate
+from lite.models.shapes import shape_of
 
 
 def peak(recipe: Path, stage: int) -> float:

@@ -3,6 +3,7 @@ where neither the real weights nor the hub are available. Memory and speed depen
 
 from __future__ import annotations
 
+import copy
 import random
 
 import bitsandbytes as bnb
@@ -24,67 +25,46 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageP
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 
 from lite.models.layers import kept_in_16bit
-from lite.models.memory import Shape
+from lite.models.published import published
 from lite.runs import TINY
 
-# Source, with lite.models.memory.PUBLISHED, of every value: config.json of Qwen/Qwen3-VL-{2B,4B,8B}-Instruct.
-DEEPSTACK = {24: [5, 11, 17], 27: [8, 16, 24]}  # by the vision tower's depth
-MROPE = {128: [24, 20, 20], 32: [6, 5, 5]}  # by head_dim; the second is TINY_SHAPE's
+MROPE = {128: [24, 20, 20], 32: [6, 5, 5]}  # by head_dim; the second is TINY_CONFIG's
 PATCH, MERGE = 16, 2
 PIXELS_PER_TOKEN = (PATCH * MERGE) ** 2
 
 # For running every line of the benchmark on a CPU.
-TINY_SHAPE = Shape(
-    hidden=128, ff=256, layers=3, heads=4, kv_heads=2, tied=True, head_dim=32, vocabulary=2048,
-    vision={"depth": 2, "hidden_size": 64, "intermediate_size": 128, "deepstack": 1},
+TINY_CONFIG = Qwen3VLConfig(
+    text_config={
+        "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 2048, "tie_word_embeddings": True,
+    },
+    vision_config={
+        "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "out_hidden_size": 128,
+        "deepstack_visual_indexes": [0], "patch_size": PATCH, "spatial_merge_size": MERGE, "temporal_patch_size": 2,
+        "num_position_embeddings": 2304,
+    },
+    tie_word_embeddings=True,
 )  # fmt: skip
 
 
-def config_of(shape: Shape) -> Qwen3VLConfig:
-    """The configuration of a published shape. Special tokens are those of the embedded model's tokenizer."""
-    own = Qwen3VLConfig.from_pretrained(TINY)
-    text = {
-        "vocab_size": shape.vocabulary,
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.ff,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.head_dim,
-        "max_position_embeddings": 262_144,
-        "rms_norm_eps": 1e-6,
-        "attention_bias": False,
-        "rope_parameters": {
-            "rope_type": "default", "rope_theta": 5_000_000, "mrope_interleaved": True,
-            "mrope_section": MROPE[shape.head_dim],
-        },
-        "tie_word_embeddings": shape.tied,
-        "eos_token_id": own.text_config.eos_token_id,
-        "pad_token_id": own.text_config.pad_token_id,
+def config_of(name: str) -> Qwen3VLConfig:
+    """The configuration of a published model, or of `tiny`. Special tokens are those of the embedded model."""
+    own = Qwen3VLConfig.from_pretrained(TINY).to_dict()
+    config = copy.deepcopy(TINY_CONFIG if name == "tiny" else published(name))
+    for token in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
+        setattr(config, token, own[token])
+    text = config.text_config
+    text.eos_token_id, text.pad_token_id = own["text_config"]["eos_token_id"], own["text_config"]["pad_token_id"]
+    text.max_position_embeddings, text.rms_norm_eps, text.attention_bias = 262_144, 1e-6, False
+    text.rope_parameters = {
+        "rope_type": "default", "rope_theta": 5_000_000, "mrope_interleaved": True,
+        "mrope_section": MROPE[text.head_dim],
     }  # fmt: skip
-    vision = {
-        "depth": shape.vision["depth"],
-        "hidden_size": shape.vision["hidden_size"],
-        "intermediate_size": shape.vision["intermediate_size"],
-        "deepstack_visual_indexes": DEEPSTACK.get(shape.vision["depth"], [0]),
-        "out_hidden_size": shape.hidden,
-        "num_heads": 16 if shape.vision["hidden_size"] > 64 else 4,
-        "num_position_embeddings": 2304,
-        "patch_size": PATCH,
-        "spatial_merge_size": MERGE,
-        "temporal_patch_size": 2,
-    }
-    tokens = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    return Qwen3VLConfig(
-        text_config=text,
-        vision_config=vision,
-        tie_word_embeddings=shape.tied,
-        **{name: own.to_dict()[name] for name in tokens},
-    )
+    return config
 
 
 def random_model(
-    shape: Shape, device: torch.device | str, load_in_4bit: bool = True, dtype: torch.dtype = torch.bfloat16
+    config: Qwen3VLConfig, device: torch.device | str, load_in_4bit: bool = True, dtype: torch.dtype = torch.bfloat16
 ) -> PreTrainedModel:
     """A Qwen3-VL with random weights, as `lite.models.loading.load_model` gives one with trained ones.
 
@@ -93,7 +73,7 @@ def random_model(
     """
     torch.manual_seed(0)
     with torch.device("meta"):
-        model = Qwen3VLForConditionalGeneration._from_config(config_of(shape), dtype=dtype)
+        model = Qwen3VLForConditionalGeneration._from_config(config, dtype=dtype)
     if load_in_4bit:
         quantizer = Bnb4BitHfQuantizer(
             BitsAndBytesConfig(

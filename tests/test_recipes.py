@@ -12,7 +12,7 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from lite.cli.main import main
-from lite.models.memory import shape_of
+from lite.models.shapes import shape_of
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
@@ -68,7 +68,7 @@ def test_numbers_in_comments_follow_from_the_values(path):
     assert each == recipe["num_generations"]
 
     shape = shape_of(recipe["model_name_or_path"])
-    adapter = shape.layers * recipe["lora_r"] * sum(inputs + outputs for inputs, outputs in shape.linears())
+    adapter = shape.adapter(recipe["lora_r"])
     megabytes, rank = map(int, re.search(r"\((\d+) MB at (\d+)\)", text).groups())
     assert rank == recipe["lora_r"]
     assert megabytes == pytest.approx(adapter * 4 / 1e6, abs=1)

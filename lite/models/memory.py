@@ -1,19 +1,18 @@
 """Peak GPU memory of a training run by component, from shapes alone: no weights, no GPU, no network.
 
-The three Qwen3-VL of the recipes are described here; of any other the configuration is read. The
-figures are estimates for gradient checkpointing and one packed micro-batch. The terms were set by counting every tensor
-of real steps on a CPU (tests/test_gpu_benchmark.py: within 12 %); `benchmarks/gpu.py` compares them with a card.
+The figures are estimates for gradient checkpointing and one packed micro-batch. The terms were set by counting every
+tensor of real steps of a Qwen3-VL on a CPU (tests/benchmarks/test_gpu.py: within 12 %); `benchmarks/gpu.py` compares
+them with a card.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoConfig, PretrainedConfig
 
-from lite.hub import give_up_early
+from lite.models.chunked_logits import positions_at_once
+from lite.models.shapes import Shape
 
 if TYPE_CHECKING:
     from lite.config.model import ModelConfig
@@ -23,8 +22,11 @@ GIB = 2**30
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # 4 bits, an 8-bit scale per block of 64, a 32-bit one per 256 blocks
 CUDA_CONTEXT = 0.6 * GIB
 USABLE = 0.92  # of a card: the rest is for fragments, and for what the estimate does not see
-PIXELS_PER_TOKEN = 32 * 32  # of Qwen3-VL
 HALF = 2  # bytes of a bfloat16
+# A recurrent layer computes in fp32, in chunks of 64 tokens: bytes for each number that enters, and what the backward
+# pass keeps of each head and token where flash-linear-attention is not installed.
+RECURRENT, CHUNKED = 4 * 8, 4 * 64**2 // 3
+MASKS = 4  # bytes for each pair of tokens of a row, where completions repeat their prompt
 
 # What the memory of a training run is needed for, and what to lower first where it does not fit: of each pair, the
 # first setting changes less of what is learnt.
@@ -37,80 +39,10 @@ REMEDIES = {
     TRAINING: "per_device_train_batch_size (and double gradient_accumulation_steps), then max_completion_length",
 }
 
-VISION_24 = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "deepstack": 3}
-VISION_27 = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "deepstack": 3}
-# Source: config.json of Qwen/Qwen3-VL-{2B,4B,8B}-Instruct.
-PUBLISHED = {
-    "2B": {"hidden": 2048, "ff": 6144, "layers": 28, "heads": 16, "kv_heads": 8, "tied": True, "vision": VISION_24},
-    "4B": {"hidden": 2560, "ff": 9728, "layers": 36, "heads": 32, "kv_heads": 8, "tied": True, "vision": VISION_24},
-    "8B": {"hidden": 4096, "ff": 12288, "layers": 36, "heads": 32, "kv_heads": 8, "tied": False, "vision": VISION_27},
-}
-
 
 def card_gib() -> float | None:
     """The memory of this machine's GPU, if any."""
     return torch.cuda.get_device_properties(0).total_memory / GIB if torch.cuda.is_available() else None
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What the memory of a Qwen3-VL depends on."""
-
-    hidden: int
-    ff: int
-    layers: int
-    heads: int
-    kv_heads: int
-    tied: bool
-    vision: dict[str, int]
-    head_dim: int = 128
-    vocabulary: int = 151_936
-
-    def linears(self) -> list[tuple[int, int]]:
-        """(inputs, outputs) of the seven quantised matrices of one layer."""
-        query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        attention = [(self.hidden, query), (self.hidden, key), (self.hidden, key), (query, self.hidden)]
-        return [*attention, (self.hidden, self.ff), (self.hidden, self.ff), (self.ff, self.hidden)]
-
-    def vision_weights(self) -> int:
-        """Weights of the vision tower, its merger and its deepstack mergers."""
-        width, merged = self.vision["hidden_size"], 4 * self.vision["hidden_size"]
-        block = 4 * width**2 + 2 * width * self.vision["intermediate_size"]
-        merger = merged**2 + merged * self.hidden
-        return self.vision["depth"] * block + (1 + self.vision["deepstack"]) * merger
-
-
-def shape_of(model: str) -> Shape | None:
-    """The shape of a hub id or a local folder, or None where it is not a Qwen3-VL or nothing is known about it."""
-    for size, published in PUBLISHED.items():
-        if f"Qwen3-VL-{size}" in model:
-            return Shape(**published)
-    give_up_early(model)
-    try:
-        config = AutoConfig.from_pretrained(model)
-    except (OSError, ValueError):
-        return None
-    return _from_config(config) if config.model_type == "qwen3_vl" else None
-
-
-def _from_config(config: PretrainedConfig) -> Shape:
-    text, vision = config.text_config, config.vision_config
-    return Shape(
-        hidden=text.hidden_size,
-        ff=text.intermediate_size,
-        layers=text.num_hidden_layers,
-        heads=text.num_attention_heads,
-        kv_heads=text.num_key_value_heads,
-        tied=config.tie_word_embeddings,
-        vision={
-            "depth": vision.depth,
-            "hidden_size": vision.hidden_size,
-            "intermediate_size": vision.intermediate_size,
-            "deepstack": len(vision.deepstack_visual_indexes),
-        },
-        head_dim=text.head_dim,
-        vocabulary=text.vocab_size,
-    )
 
 
 def run_estimate(
@@ -120,12 +52,12 @@ def run_estimate(
     return estimate(
         shape,
         prompt_tokens=prompt_tokens,
-        image_tokens=images * ((model_config.max_pixels or 0) // PIXELS_PER_TOKEN),
+        image_tokens=images * ((model_config.max_pixels or 0) // shape.token_pixels),
         completion_tokens=config.max_completion_length,
         generation_batch=config.per_device_train_batch_size * config.steps_per_generation,
         train_batch=config.per_device_train_batch_size,
         lora_r=model_config.lora_r,
-        group=config.num_generations if config.shared_prompt else 1,
+        group=config.num_generations if config.shared_prompt and shape.shared else 1,
         adapters=adapters,
         load_in_4bit=model_config.load_in_4bit,
         adam_bytes=2 if "8bit" in config.optim else 8,
@@ -163,37 +95,39 @@ def estimate(
         adam_bytes: Optimiser state per trained weight: 8 for AdamW, 2 for its 8-bit form.
         checkpointing: Gradient checkpointing.
     """
-    linear_weights = shape.layers * sum(inputs * outputs for inputs, outputs in shape.linears())
-    embeddings = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
-    weights = linear_weights * (NF4_BYTES if load_in_4bit else HALF) + (embeddings + shape.vision_weights()) * HALF
+    weights = shape.quantised() * (NF4_BYTES if load_in_4bit else HALF) + shape.others * HALF
 
-    adapter = shape.layers * lora_r * sum(inputs + outputs for inputs, outputs in shape.linears())
+    adapter = shape.adapter(lora_r)
     trained = adapter * (4 + 4 + adam_bytes)  # fp32 weights and gradients
     adapter_bytes = trained + (adapters - 1) * adapter * 4
 
-    generated, trained_prompts = (max(1, batch // group) * prompt_tokens for batch in (generation_batch, train_batch))
+    generated, trained_prompts = (max(1, batch // group) for batch in (generation_batch, train_batch))
     # All prompts of a generation batch are prefilled at once; of the layers only one is alive at a time.
-    cached = generated + generation_batch * completion_tokens
-    kv_cache = cached * shape.layers * 2 * shape.kv_heads * shape.head_dim * HALF
+    kv_cache = generated * shape.cache(prompt_tokens) * HALF
+    kv_cache += generation_batch * (shape.cache(completion_tokens, prompt_tokens) * HALF + shape.state * 4)
     # The feed-forward: gate, up, their product, and the copies that PEFT makes of a 4-bit layer's result.
-    prefill = generated * 6 * (shape.hidden + shape.ff) * HALF
+    a_token = max(6 * (shape.hidden + shape.ff) * HALF, RECURRENT * shape.entering)
+    masks = 0 if shape.shared else MASKS * (prompt_tokens + completion_tokens) ** 2
+    prefill = generated * (prompt_tokens * a_token + masks)
 
-    rows = trained_prompts + train_batch * completion_tokens  # tokens of a forward and backward pass
-    heads = shape.heads * shape.head_dim
+    rows = trained_prompts * prompt_tokens + train_batch * completion_tokens  # tokens of a forward and backward pass
     # What the backward pass of one decoder layer keeps: norms, q, k, v, attention output, three of the feed-forward;
     # the keys and values of its prompt for every completion, and the gradients on their way.
-    layer = rows * (6 * shape.hidden + 2 * heads + 3 * shape.ff) * HALF
-    layer += train_batch * (prompt_tokens + completion_tokens) * 2 * heads * HALF
+    layer = rows * (6 * shape.hidden + 2 * shape.heads + 3 * shape.ff) * HALF
+    layer += train_batch * (prompt_tokens + completion_tokens) * 2 * shape.heads * HALF
     layer += rows * (4 * (2 * shape.hidden + shape.ff) + 3 * shape.ff * HALF)
+    layer += rows * (RECURRENT * shape.entering + CHUNKED * shape.recurrent_heads)
     activations = rows * shape.hidden * HALF * shape.layers if checkpointing else shape.layers * layer
-    largest = max(inputs * outputs for inputs, outputs in shape.linears()) * HALF if load_in_4bit else 0
-    vision_row = 4 * (4 * shape.vision["hidden_size"] + 2 * shape.vision["intermediate_size"]) * HALF
-    vision = max(1, train_batch // group) * image_tokens * vision_row  # it learns nothing, so nothing of it is kept
-    prefill = max(prefill, max(1, generation_batch // group) * image_tokens * vision_row)
+    activations += train_batch * masks
+    largest = max(inputs * outputs for inputs, outputs in shape.linears) * HALF if load_in_4bit else 0
+    image_row = shape.patches * shape.vision * HALF  # the tower learns nothing, so nothing of it is kept
+    vision = trained_prompts * image_tokens * image_row
+    prefill = max(prefill, generated * image_tokens * image_row)
     one_layer = max(largest + (layer if checkpointing else 0), vision)
 
     # Autocast returns the logits in fp32; TRL's fused log-softmax keeps them and makes a gradient of their size.
-    logits = train_batch * (completion_tokens + 1) * shape.vocabulary * (4 + 4)
+    positions = min(train_batch * (completion_tokens + 1), positions_at_once(shape.vocabulary))
+    logits = positions * shape.vocabulary * (4 + 4)
 
     generation = kv_cache + prefill + largest
     # The vision tower has run before the first layer, and the logits are gone before a layer is computed again.

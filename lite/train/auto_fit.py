@@ -6,7 +6,7 @@ What costs least is lowered first, and only where it lowers the peak:
    advantages of fewer groups to one scale, so that a group with almost equal rewards weighs more.
 2. `per_device_train_batch_size`, down to 2, with more `gradient_accumulation_steps`: the same training, slower.
 3. `num_generations`, down to 4: noisier advantages.
-4. `max_pixels`, down to 256x256: coarser images.
+4. `max_pixels`, down to 256x256: coarser images. Only for families whose images have any size, as Qwen's.
 5. `max_documents` (stage 2), down to 2: less to choose from, lower recall.
 
 With pixels and documents, `max_prompt_tokens` shrinks as well, so that no prompt is longer than what was estimated.
@@ -14,17 +14,24 @@ With pixels and documents, `max_prompt_tokens` shrinks as well, so that no promp
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from rich.console import Console
 
 from lite.config.model import ModelConfig
-from lite.config.runs import RunConfig, with_values
+from lite.config.runs import RunConfig, Stage2Config, with_values
+from lite.models.fits import free_memory, free_ram
 from lite.models.loading import model_path
-from lite.models.memory import PIXELS_PER_TOKEN, USABLE, Shape, card_gib, run_estimate, shape_of
+from lite.models.memory import GIB, HALF, NF4_BYTES, USABLE, card_gib, run_estimate
+from lite.models.shapes import Shape, shape_of
 from lite.runs import read_settings
 from lite.schema import LiteError
+
+PIXELS_PER_TOKEN = 32 * 32  # of Qwen3-VL; no family's tokens save more of a prompt than that lets expect
+logger = logging.getLogger(__name__)
 
 SMALLEST_BATCH, FEWEST_GENERATIONS, FEWEST_PIXELS, FEWEST_DOCUMENTS = 2, 4, 256 * 256, 2
 FIELDS = (
@@ -69,6 +76,38 @@ def auto_fit(
     return *write(config, model_config, chosen), changed
 
 
+def check_size(config: RunConfig, model_config: ModelConfig, adapters: int) -> None:
+    """Refuse a model that cannot be loaded, before it is downloaded; warn where its training may not fit.
+
+    Args:
+        adapters: How many the run holds.
+
+    Raises:
+        LiteError: Its weights alone take more than what is free.
+    """
+    name = model_config.model_name_or_path
+    shape = shape_of(model_path(name))
+    if shape is None:
+        return
+    on_gpu = torch.cuda.is_available() and not config.use_cpu
+    free, each = (free_memory(), HALF) if on_gpu else (free_ram(), 4)
+    packed = shape.quantised() * (NF4_BYTES if model_config.load_in_4bit else each) + shape.others * each
+    needed = packed + adapters * shape.adapter(model_config.lora_r) * 4
+    if needed > free:
+        where = "the GPU" if on_gpu else "this machine's memory"
+        raise LiteError(
+            f"{name} and its adapters take {needed / GIB:.1f} GiB, and {free / GIB:.1f} GiB of {where} are free. Close "
+            "other programs, or choose a smaller model (docs/gpu.md)."
+        )
+    images = config.max_documents if isinstance(config, Stage2Config) else 1
+    memory = run_estimate(shape, config, model_config, config.max_prompt_tokens, images, adapters)
+    if on_gpu and memory["peak"] > USABLE * (card_gib() or 0):
+        logger.warning(
+            "With the longest prompts that max_prompt_tokens allows, training may take %.1f GiB by the estimate, more "
+            "than this GPU has to spare. --auto_fit true lowers settings until it fits.", memory["peak"],
+        )  # fmt: skip
+
+
 def fit(shape: Shape, config: RunConfig, model_config: ModelConfig, adapters: int, gib: float) -> Settings:
     """The settings of `FIELDS` that fit a card of `gib` GiB by the estimate. Changes nothing."""
 
@@ -78,8 +117,9 @@ def fit(shape: Shape, config: RunConfig, model_config: ModelConfig, adapters: in
         return run_estimate(shape, tried, tried_model, settings["max_prompt_tokens"], images, adapters)["peak"]
 
     chosen = read(config, model_config)
+    steps = [step for step in STEPS if shape.any_size or step is not _fewer_pixels]
     while (now := peak(chosen)) > USABLE * gib:
-        lower = (lowered for step in STEPS if (lowered := step(chosen)) and peak(lowered) < now)
+        lower = (lowered for step in steps if (lowered := step(chosen)) and peak(lowered) < now)
         following = next(lower, None)
         if following is None:
             raise LiteError(

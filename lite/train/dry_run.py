@@ -19,14 +19,13 @@ from lite.hub import give_up_early
 from lite.models.loading import model_path
 from lite.models.memory import (
     GENERATING,
-    PIXELS_PER_TOKEN,
     REMEDIES,
     TRAINING,
     USABLE,
     card_gib,
     run_estimate,
-    shape_of,
 )
+from lite.models.shapes import Shape, shape_of
 from lite.schema import Document
 from lite.stages.prompts import stage2_prompt
 from lite.train.auto_fit import auto_fit
@@ -35,7 +34,7 @@ from lite.train.stage2_rows import unscored_rows
 
 logger = logging.getLogger(__name__)
 
-CHARS_PER_TOKEN = 4
+CHARS_PER_TOKEN, PIXELS_PER_TOKEN = 4, 32 * 32  # where nothing is known; the second is Qwen3-VL's
 DEFAULT_CARD_GIB = 24
 # The components of the estimate that settings decide, by what they are needed for
 PHASES = {
@@ -75,7 +74,8 @@ def dry_run(
 ) -> None:
     """Print everything about a run on `prompts`, which show `documents`."""
     console.print(settings_table(config, model_config))
-    lengths = lengths_or_guess(prompts, documents, model_config, console)
+    shape = shape_of(model_path(model_config.model_name_or_path))
+    lengths = lengths_or_guess(prompts, documents, model_config, shape, console)
     kept = [length for length in lengths if length <= config.max_prompt_tokens]
     images = [sum(document.image is not None for document in shown) for shown in documents]
     prompts_per_step = config.generation_batch_size // config.num_generations
@@ -90,10 +90,11 @@ def dry_run(
         soft_wrap=True,
         highlight=False,
     )
-    shape = shape_of(model_path(model_config.model_name_or_path))
     if shape is None:
         console.print(
-            f"Memory          no estimate: {model_config.model_name_or_path} is not a model whose shapes lite knows"
+            f"Memory          no estimate: lite cannot read the configuration of {model_config.model_name_or_path}, or "
+            "does not know its family (docs/training.md lists them)",
+            soft_wrap=True,
         )
         return
     memory = run_estimate(shape, config, model_config, int(longest), max(images), adapters)
@@ -105,6 +106,7 @@ def lengths_or_guess(
     prompts: Sequence[list[dict]],
     documents: Sequence[Sequence[Document]],
     model_config: ModelConfig,
+    shape: Shape | None,
     console: Console,
 ) -> list[int]:
     """Exact prompt lengths if the processor loads, else guesses: 4 characters a token, images at `max_pixels`."""
@@ -115,7 +117,7 @@ def lengths_or_guess(
             processor = AutoProcessor.from_pretrained(model_path(model_config.model_name_or_path), **limits)
     except (OSError, ValueError):
         console.print("The processor cannot be fetched: lengths are guessed at 4 characters a token.", style="yellow")
-        image_tokens = (model_config.max_pixels or 512 * 512) // PIXELS_PER_TOKEN
+        image_tokens = (model_config.max_pixels or 512 * 512) // (shape.token_pixels if shape else PIXELS_PER_TOKEN)
         return [_guess(prompt, image_tokens) for prompt in prompts]
     return prompt_lengths(prompts, documents, processor)
 

@@ -17,7 +17,7 @@ from lite.models.inputs import vision_tokens, without_thinking
 from lite.models.loading import load_model, lora_config
 from lite.runs import STAGE1, read_metrics, write_card
 from lite.train import rewards
-from lite.train.auto_fit import auto_fit
+from lite.train.auto_fit import auto_fit, check_size
 from lite.train.callbacks import MetricsFile, ProgressLine
 from lite.train.health import highest_reward, summary
 from lite.train.loop import train
@@ -45,6 +45,7 @@ def train_stage1(config: Stage1Config, model_config: ModelConfig, console: Conso
     """
     folder = Path(config.output_dir)
     config, model_config, fitted = auto_fit(config, model_config, 1, console)
+    check_size(config, model_config, 1)
     pairs = load_pairs(config)
     check_images((pair.document for pair in pairs), console)
     set_seed(config.seed)

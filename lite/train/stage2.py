@@ -23,7 +23,7 @@ from lite.runs import STAGE1, STAGE2, read_card, read_metrics, stage1_beside, tu
 from lite.schema import LiteError
 from lite.stages.prompts import stage2_prompt
 from lite.train import rewards
-from lite.train.auto_fit import auto_fit
+from lite.train.auto_fit import auto_fit, check_size
 from lite.train.callbacks import MetricsFile, ProgressLine
 from lite.train.cold_start import cold_start
 from lite.train.health import highest_reward, summary
@@ -49,6 +49,7 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
     folder = Path(config.output_dir)
     set_seed(config.seed)
     config, model_config, fitted = auto_fit(config, model_config, 2, console)
+    check_size(config, model_config, 2)
     base, processor = load_model(model_config, config.use_cpu)
     settings = resolved_settings(config, model_config) | {"base_fingerprint": base_fingerprint(base)}
     settings["auto_fitted"] = fitted

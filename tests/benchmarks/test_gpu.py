@@ -20,7 +20,7 @@ from phases import CudaMemory, Phases, TensorMemory
 from lite.config.model import ModelConfig
 from lite.models import loading as models
 from lite.models.loading import load_model
-from lite.models.memory import Shape, _from_config, shape_of
+from lite.models.shapes import shape_of, shape_of_config
 from lite.train.trainer import StageTrainer
 
 ROOT = Path(__file__).parents[2]
@@ -44,16 +44,15 @@ def cell(system: str, stage: int, **changes: object) -> gpu_cell.Cell:
 @pytest.mark.parametrize("size", ["2B", "4B", "8B"])
 def test_configuration_is_the_published_one(size: str) -> None:
     shape = shape_of(f"Qwen/Qwen3-VL-{size}-Instruct")
-    config = random_qwen.config_of(shape)
-    # read back as lite.models.memory reads a published config.json
-    assert _from_config(config) == shape
+    config = random_qwen.config_of(f"Qwen/Qwen3-VL-{size}-Instruct")
+    assert shape_of_config(config) == shape
     assert config.text_config.rope_parameters["mrope_section"] == [24, 20, 20]
     assert sum(config.text_config.rope_parameters["mrope_section"]) == config.text_config.head_dim // 2
 
 
 def test_random_model_is_what_the_loader_makes_of_a_checkpoint(tmp_path: Path) -> None:
-    ours = random_qwen.random_model(random_qwen.TINY_SHAPE, "cpu")
-    random_qwen.random_model(random_qwen.TINY_SHAPE, "cpu", load_in_4bit=False).save_pretrained(tmp_path)
+    ours = random_qwen.random_model(random_qwen.config_of("tiny"), "cpu")
+    random_qwen.random_model(random_qwen.config_of("tiny"), "cpu", load_in_4bit=False).save_pretrained(tmp_path)
     random_qwen.random_processor(4096).save_pretrained(tmp_path)
     loaded, _ = load_model(ModelConfig(model_name_or_path=str(tmp_path)))
 
@@ -197,12 +196,12 @@ def test_estimate_agrees_with_a_traced_step(prompt: int, completion: int, monkey
         logps = Fused.apply(logits, tokens)
         return logps, torch.zeros_like(logps) if entropy else None
 
-    shape = Shape(
-        hidden=256, ff=768, layers=4, heads=8, kv_heads=2, tied=True, head_dim=32, vocabulary=8192,
-        vision={"depth": 2, "hidden_size": 64, "intermediate_size": 128, "deepstack": 1},
-    )  # fmt: skip
+    config = random_qwen.config_of("tiny")
+    text = config.text_config
+    text.hidden_size, text.intermediate_size, text.num_hidden_layers, text.num_attention_heads = 256, 768, 4, 8
+    text.vocab_size, config.vision_config.out_hidden_size = 8192, 256
     monkeypatch.setattr(StageTrainer, "_log_softmax", log_softmax)
-    monkeypatch.setattr(random_qwen, "TINY_SHAPE", shape)
+    monkeypatch.setattr(random_qwen, "TINY_CONFIG", config)
     changes = {"num_generations": 8, "per_device_train_batch_size": 8, "max_prompt_tokens": prompt}
     measuring = cell("lite", 2, max_completion_length=completion, **changes)
     measuring.arguments.steps = 0

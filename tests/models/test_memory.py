@@ -13,7 +13,8 @@ from lite.config.model import ModelConfig
 from lite.config.parse import parse
 from lite.config.runs import Stage1Config, Stage2Config
 from lite.models.loading import lora_config
-from lite.models.memory import GIB, HALF, NF4_BYTES, USABLE, Shape, estimate, run_estimate, shape_of
+from lite.models.memory import GIB, HALF, NF4_BYTES, USABLE, estimate, run_estimate
+from lite.models.shapes import shape_of, shape_of_config
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 CARDS = {"qwen3-vl-2b": 12, "qwen3-vl-4b": 24, "qwen3-vl-8b": 24}
@@ -55,7 +56,7 @@ def on_meta(config):
     return model
 
 
-def shape_of_config(config, folder):
+def shape_in(config, folder):
     config.save_pretrained(folder)
     return shape_of(str(folder))
 
@@ -73,7 +74,7 @@ def test_weights_are_those_of_the_real_model(size, billions):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_shape_read_from_a_folder_is_the_published_one(size, tmp_path):
-    assert shape_of_config(published(size), tmp_path) == shape_of(f"Qwen/Qwen3-VL-{size}-Instruct")
+    assert shape_in(published(size), tmp_path) == shape_of(f"Qwen/Qwen3-VL-{size}-Instruct")
 
 
 @pytest.mark.parametrize("rank", [1, 16])
@@ -82,7 +83,7 @@ def test_adapter_has_as_many_weights_as_pefts(rank, tmp_path):
     model = on_meta(config)
     model = get_peft_model(model, lora_config(ModelConfig(lora_r=rank), model))
     real = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    shape = shape_of_config(config, tmp_path)
+    shape = shape_in(config, tmp_path)
     one, two = (estimate(shape, **LOAD | {"lora_r": rank}, adapters=n)["adapters and optimiser"] for n in (1, 2))
     assert round((two - one) * GIB / 4) == real > 0
     assert round(one * GIB / (4 + 4 + 8)) == real
@@ -135,7 +136,9 @@ def test_checkpointing_saves_activations(shape):
 
 
 def test_kv_cache_by_hand():
-    shape = Shape(8, 16, 3, 4, 2, True, {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "deepstack": 0}, 10, 32)
+    config = small()
+    config.text_config.head_dim, config.text_config.num_key_value_heads = 10, 2
+    shape = shape_of_config(config)
     cache = estimate(shape, **LOAD | {"prompt_tokens": 7, "completion_tokens": 3, "generation_batch": 5})
     # layers x keys and values x heads x head_dim x bytes, for 5 x 10 tokens
     assert round(cache["generation: KV cache"] * GIB) == 3 * 2 * 2 * 10 * 2 * 50

@@ -14,7 +14,8 @@ from rich.console import Console
 from lite.config.model import ModelConfig
 from lite.config.parse import parse
 from lite.config.runs import Stage1Config, Stage2Config
-from lite.models.memory import USABLE, run_estimate, shape_of
+from lite.models.memory import USABLE, run_estimate
+from lite.models.shapes import shape_of
 from lite.schema import LiteError
 from lite.train import auto_fit as module
 from lite.train.auto_fit import FIELDS, STEPS, auto_fit, fit, read, write

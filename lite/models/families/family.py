@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 # What a processor makes of the images of one prompt, or of several: the forward's keyword arguments for them.
 Images = dict[str, torch.Tensor]
@@ -38,6 +38,8 @@ class Family:
         join_images: The images of several prompts, from those of each.
         vision_names: A regular expression of the added tokens that stand for pixels, beyond those that are found.
         left_out: Last names of linear layers of the language model that stay in 16 bits and get no LoRA.
+        any_size: An image may have any number of pixels, within `max_pixels`; else it comes in tiles or steps.
+        token_side: Pixels along a side of what one token shows of an image. None: memory is not estimated.
     """
 
     model_types: tuple[str, ...]
@@ -49,3 +51,5 @@ class Family:
     join_images: Callable[[Sequence[Images]], Images] = one_after_another
     vision_names: str = ""
     left_out: tuple[str, ...] = ()
+    any_size: bool = False
+    token_side: Callable[[PretrainedConfig], float] | None = None

@@ -34,11 +34,17 @@ def limit_gemma4(processor: ProcessorMixin, max_pixels: int) -> None:
     images.max_soft_tokens = min(images.max_soft_tokens, known[0])
 
 
-GEMMA3 = Family(model_types=("gemma3",), limit_pixels=limit_gemma3, unshared=UNSHARED)
+GEMMA3 = Family(
+    model_types=("gemma3",),
+    limit_pixels=limit_gemma3,
+    unshared=UNSHARED,
+    token_side=lambda config: config.vision_config.image_size / config.mm_tokens_per_image**0.5,
+)
 GEMMA4 = Family(
     model_types=("gemma4",),
     limit_pixels=limit_gemma4,
     unshared=UNSHARED,
     # Small projections of the embeddings that each layer has of its own.
     left_out=("per_layer_input_gate", "per_layer_projection", "per_layer_model_projection"),
+    token_side=lambda config: config.vision_config.patch_size * config.vision_config.pooling_kernel_size,
 )

@@ -20,5 +20,9 @@ def limit_pixels(processor: ProcessorMixin, max_pixels: int) -> None:
 
 
 FAMILY = Family(
-    model_types=("internvl",), limit_pixels=limit_pixels, positions=in_line, vision_names=r"</?img>|<video>"
+    model_types=("internvl",),
+    limit_pixels=limit_pixels,
+    positions=in_line,
+    vision_names=r"</?img>|<video>",
+    token_side=lambda config: config.vision_config.patch_size[0] / config.downsample_ratio,
 )

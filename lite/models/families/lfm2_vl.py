@@ -27,4 +27,5 @@ FAMILY = Family(
     positions=in_line,
     state_layers=("conv",),
     vision_names=r"<\|img_\w+\|>",
+    token_side=lambda config: config.vision_config.patch_size * config.downsample_factor,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 from lite.models.families.family import Family, Images
 
@@ -26,4 +26,14 @@ def m_rope(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, images
     )[0]
 
 
-FAMILY = Family(model_types=("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), limit_pixels=limit_pixels, positions=m_rope)
+def token_side(config: PretrainedConfig) -> float:
+    return config.vision_config.patch_size * config.vision_config.spatial_merge_size
+
+
+FAMILY = Family(
+    model_types=("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
+    limit_pixels=limit_pixels,
+    positions=m_rope,
+    any_size=True,
+    token_side=token_side,
+)

@@ -32,4 +32,5 @@ FAMILY = Family(
     only_shared=True,  # it splits rows of tiles by the number of images, so that completions see others' pixels
     join_images=partial(one_after_another, dim=1),  # [prompts, tiles, ...]
     vision_names=r"<row_\d+_col_\d+>|<global-img>|<fake_token_around_image>|<video>",
+    token_side=lambda config: config.vision_config.patch_size * config.scale_factor,
 )
