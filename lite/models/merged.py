@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,8 +17,11 @@ from transformers import PreTrainedModel
 
 from lite.models.fits import free_ram
 
+logger = logging.getLogger(__name__)
+
 MERGED_AT_MOST: int | None = None  # bytes; None: as far as free memory allows
 SHARE = 0.75  # of free memory that may be taken: the rest is for activations, keys and values
+SAMPLING_SHARE = 0.5  # of the memory that is free before training
 
 
 @contextmanager
@@ -29,40 +33,78 @@ def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     (`benchmarks/merged.py`). Nothing happens on a GPU, whose kernels read packed weights, in 16 bits, where the sum
     would be rounded. Layers that would take more than `MERGED_AT_MOST` together stay packed, from the last on.
     """
-    layers = {}  # by the module that is called: the 4-bit layer itself, or LoRA around it
-    for module in model.modules():
-        layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
-        if isinstance(layer, bnb.nn.Linear4bit) and layer not in layers.values():
-            layers[module] = layer
-    if model.device.type != "cpu" or model.dtype != torch.float32:
-        layers = {}
+    layers = _quantised(model) if exact(model) else {}
     room = SHARE * free_ram() if MERGED_AT_MOST is None else MERGED_AT_MOST
     sizes = accumulate(4 * layer.in_features * layer.out_features for layer in layers.values())
-    layers = {module: layer for (module, layer), size in zip(layers.items(), sizes, strict=True) if size <= room}
-    with _undone(layers):
-        for module, layer in layers.items():
-            if not isinstance(module, LoraLayer) or _is_plain(module):
-                weight = _merged_weight(module, layer)
-                module.forward = partial(torch.nn.functional.linear, weight=weight, bias=layer.bias)
+    with _matrices({m: layer for (m, layer), size in zip(layers.items(), sizes, strict=True) if size <= room}):
         yield
 
 
-@contextmanager
-def sampling(model: PreTrainedModel | PeftModel) -> Iterator[None]:
-    """`merged` in float32 on a CPU, where it is exact. Elsewhere, the active adapters are one in the model's precision.
+def exact(model: PreTrainedModel | PeftModel) -> bool:
+    """Whether merging rounds nothing: in float32. A GPU computes in 16 bits."""
+    return model.device.type == "cpu" and model.dtype == torch.float32
 
-    PEFT adds one adapter after the other in float32, with casts to it and back (`benchmarks/decoding.py` counts the
-    operations). The policy's log-probs are computed under autocast, which rounds adapters to 16 bits, too. Dropout is
-    left out.
+
+def choose_weights(model: PreTrainedModel | PeftModel, asked: str) -> str:
+    """`merged` or `packed`, for the setting `sampling_weights` and the memory that is free now."""
+    takes = 2 * sum(layer.in_features * layer.out_features for layer in _quantised(model).values())
+    if asked == "packed" or exact(model) or not takes:
+        return "packed"
+    free = torch.cuda.mem_get_info()[0] if model.device.type == "cuda" else free_ram()
+    if takes <= SAMPLING_SHARE * free:
+        return "merged"
+    if asked == "merged":
+        logger.warning(
+            "sampling_weights: merged would take %.1f GiB, and %.1f GiB are free, half of which is left for keys, "
+            "values and training: sampling with packed weights.", takes / 2**30, free / 2**30,
+        )  # fmt: skip
+    return "packed"
+
+
+@contextmanager
+def sampling(model: PreTrainedModel | PeftModel, weights: str = "packed") -> Iterator[None]:
+    """`merged` in float32 on a CPU, where it is exact. Elsewhere as `weights` says.
+
+    packed: the active adapters are one in the model's precision. PEFT adds one adapter after the other in float32, with
+    casts to it and back (`benchmarks/decoding.py` counts the operations). The policy's log-probs are computed under
+    autocast, which rounds adapters to 16 bits, too. Dropout is left out.
+
+    merged: each 4-bit layer is one matrix in the model's precision, so that nothing is unpacked for each token. Its
+    rounding is not that of the policy: correct it by importance sampling.
     """
-    if model.device.type == "cpu" and model.dtype == torch.float32:
+    if exact(model):
         with merged(model):
             yield
-        return
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer) and _is_plain(module)]
+    elif weights == "merged":
+        with _matrices(_quantised(model), model.dtype):
+            yield
+    else:
+        layers = [module for module in model.modules() if isinstance(module, LoraLayer) and _is_plain(module)]
+        with _undone(layers):
+            for module in layers:
+                module.forward = _joined(module, model.dtype)
+            yield
+
+
+def _quantised(model: PreTrainedModel | PeftModel) -> dict[torch.nn.Module, bnb.nn.Linear4bit]:
+    """The 4-bit layers by the module that is called: the layer itself, or plain LoRA around it."""
+    layers: dict[torch.nn.Module, bnb.nn.Linear4bit] = {}
+    around = set()
+    for module in model.modules():
+        layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
+        if isinstance(layer, bnb.nn.Linear4bit) and layer not in around:
+            around.add(layer)
+            if not isinstance(module, LoraLayer) or _is_plain(module):
+                layers[module] = layer
+    return layers
+
+
+@contextmanager
+def _matrices(layers: dict[torch.nn.Module, bnb.nn.Linear4bit], dtype: torch.dtype = torch.float32) -> Iterator[None]:
     with _undone(layers):
-        for module in layers:
-            module.forward = _joined(module, model.dtype)
+        for module, layer in layers.items():
+            weight = _merged_weight(module, layer).to(dtype)
+            module.forward = partial(torch.nn.functional.linear, weight=weight, bias=layer.bias)
         yield
 
 

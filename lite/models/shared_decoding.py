@@ -74,6 +74,7 @@ def sample(
     generation_config: GenerationConfig,
     *,
     group_size: int,
+    log_probs: list[torch.Tensor] | None = None,
     **inputs,
 ) -> torch.Tensor:
     """The loop of transformers' `_sample`, with the rows multiplied behind the prefill and not in front of it.
@@ -92,6 +93,8 @@ def sample(
         scores = logits_processor(sequences, logits.float())
         tokens = _draw(scores.softmax(-1), check) if generation_config.do_sample else scores.argmax(-1)
         tokens = torch.where(running, tokens, generation_config._pad_token_tensor)
+        if log_probs is not None:
+            log_probs.append(scores.log_softmax(-1).gather(1, tokens[:, None])[:, 0])
         sequences = torch.cat([sequences, tokens[:, None]], 1)
         lengths += running
         running = running & ~stopping_criteria(sequences, None)

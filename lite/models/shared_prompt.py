@@ -289,12 +289,14 @@ def generate(
     vision: Vision | None,
     group_size: int,
     generation_config: GenerationConfig,
+    log_probs: list[torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Sample `group_size` completions of every prompt, with one prefill per prompt.
 
     Args:
         ids: [U, P], left-padded.
         mask: [U, P], 0 at pads.
+        log_probs: Takes the sampler's own log-probs of each position, [U * G] each, if it is a list.
 
     Returns:
         Tokens [U * G, C]: those that `model.generate` gives for every prompt repeated G times.
@@ -306,6 +308,6 @@ def generate(
         position_ids=_argument(prompt_positions(model, ids, mask, images)),
         **images,
         generation_config=generation_config,
-        custom_generate=partial(sample, group_size=group_size),
+        custom_generate=partial(sample, group_size=group_size, log_probs=log_probs),
     )
     return sequences[:, ids.shape[1] :]

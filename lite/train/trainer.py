@@ -34,7 +34,7 @@ from lite.models.adapters import active, load_weights
 from lite.models.families import family_of
 from lite.models.inputs import opened_tag
 from lite.models.memory import GENERATING, LOADING, SCORING, TRAINING
-from lite.models.merged import sampling
+from lite.models.merged import choose_weights, sampling
 from lite.schema import LiteError
 from lite.stages.filter import evaluating
 from lite.train.run_folder import last_checkpoint
@@ -102,6 +102,10 @@ class StageTrainer(GRPOTrainer):
                 f"TRL shows completions of {self.model.config.model_type} the pixels of other prompts unless prompts "
                 "are shared. Set shared_prompt: true and use_liger_kernel: false."
             )
+        self.sampling_weights = choose_weights(model, args.sampling_weights) if self.shares_prompts else "packed"
+        # TRL corrects a sampler that is not quite the policy by importance sampling, but only where `use_vllm` is set;
+        # vLLM itself is started in TRL's constructor. Remove when TRL goes by the log-probs that a sampler returns.
+        self.use_vllm = self.use_vllm or self.sampling_weights == "merged"
         self._opened = opened_tag(processing_class, **self.chat_template_kwargs)
         self.doing = LOADING  # what the GPU's memory was last used for
         self._encoded: EncodedPrompts | None = None  # while completions of these prompts are made and scored
@@ -204,6 +208,7 @@ class StageTrainer(GRPOTrainer):
                 "mask": pad([torch.ones_like(ids) for ids in rows], padding_value=0, padding_side="left"),
             }
         )
+        log_probs = [] if self.sampling_weights == "merged" else None
         with (
             unwrap_model_for_generation(
                 self.model_wrapped,
@@ -212,12 +217,17 @@ class StageTrainer(GRPOTrainer):
                 generation_kwargs=self.generation_kwargs,
             ) as model,
             torch.no_grad(),
-            sampling(model),
+            sampling(model, self.sampling_weights),
         ):
             completions = shared_prompt.generate(
-                model, **inputs, vision=self._encoded.vision, group_size=group, generation_config=self.generation_config
-            ).tolist()
-        return [self._until_end(tokens) for tokens in completions], None
+                model, **inputs, vision=self._encoded.vision, group_size=group,
+                generation_config=self.generation_config, log_probs=log_probs,
+            ).tolist()  # fmt: skip
+        completions = [self._until_end(tokens) for tokens in completions]
+        if log_probs is None:
+            return completions, None
+        rows = torch.stack(log_probs, 1).tolist()
+        return completions, [row[: len(tokens)] for row, tokens in zip(rows, completions, strict=True)]
 
     def _get_per_token_logps_and_entropies(
         self,

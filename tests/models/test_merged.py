@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+
+import bitsandbytes as bnb
 import pytest
 import torch
-from random_qwen import TINY_SHAPE, random_model
+from random_qwen import TINY_SHAPE
+from random_qwen import random_model as random_qwen
 
 from lite.config.model import ModelConfig
 from lite.models.adapters import activate, active, add_adapter
 from lite.models.loading import lora_config
-from lite.models.merged import sampling
+from lite.models.merged import choose_weights, sampling
 from lite.runs import STAGE1, STAGE2
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["4 bits", "16 bits"])
 def model(request: pytest.FixtureRequest):
     """In bfloat16, as on a GPU, with two adapters in float32, as a trainer has them."""
-    model = random_model(TINY_SHAPE, "cpu", request.param, torch.bfloat16)
+    model = random_qwen(TINY_SHAPE, "cpu", request.param, torch.bfloat16)
     for name in (STAGE1, STAGE2):
         model = add_adapter(model, lora_config(ModelConfig(), model), name)
     activate(model, [STAGE1, STAGE2], trainable=STAGE2)
@@ -51,3 +55,37 @@ def test_joined_adapters_say_what_they_say_one_by_one_and_leave_no_trace(model) 
     with pytest.raises(RuntimeError, match="halfway"), sampling(model):
         raise RuntimeError("halfway")
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_merged_weights_say_what_packed_ones_say_and_read_none_of_them(model, monkeypatch) -> None:
+    packed = any(isinstance(module, bnb.nn.Linear4bit) for module in model.modules())
+    expected = logits(model)
+    with active(model, []):
+        bare = logits(model)
+    monkeypatch.setattr(bnb, "matmul_4bit", lambda *_, **__: pytest.fail("a packed weight was read"))
+    if packed:
+        with sampling(model, "merged"):
+            merged = logits(model)
+        assert (merged - expected).abs().mean() < 0.1 * (expected - bare).abs().mean()
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_weights_are_merged_where_half_of_free_memory_takes_them(
+    model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    packed = [module for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)]
+    takes = 2 * sum(layer.in_features * layer.out_features for layer in packed)
+    for free, room in ((2 * takes, bool(packed)), (2 * takes - 1, False)):
+        monkeypatch.setattr("lite.models.merged.free_ram", lambda free=free: free)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert choose_weights(model, "auto") == ("merged" if room else "packed")
+            assert choose_weights(model, "packed") == "packed"
+            assert caplog.records == []
+            assert choose_weights(model, "merged") == ("merged" if room else "packed")
+        assert len(caplog.records) == bool(packed and not room)
+
+
+def test_a_cpu_in_float32_merges_exactly_whatever_is_asked(random_model) -> None:
+    model, _ = random_model
+    assert choose_weights(model, "merged") == "packed"

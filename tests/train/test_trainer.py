@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import random_qwen
 import torch
 from datasets import Dataset
 from peft import get_peft_model
+from peft.tuners.lora import LoraLayer
 from PIL import Image
 from trl import GRPOTrainer
 
@@ -162,6 +164,28 @@ def test_kl_to_the_base_starts_at_zero_and_grows_where_stock_trl_refuses_the_nam
     assert divergence[-1] > 1e-5
     with pytest.raises(KeyError, match="default"):
         trainer(random_folder, tmp_path, rows([0, 0]), cls=GRPOTrainer, beta=0.1)
+
+
+def test_what_merged_weights_round_differently_is_corrected_and_logged(tmp_path: Path) -> None:
+    def logged(weights: str) -> dict[str, float]:
+        base, processor = random_qwen.random_model(random_qwen.TINY_SHAPE, "cpu"), random_qwen.random_processor(4096)
+        model = get_peft_model(base, lora_config(ModelConfig(), base), adapter_name="stage1")
+        stage = StageTrainer(
+            model=model,
+            reward_funcs=[length_reward],
+            args=settings(tmp_path, sampling_weights=weights, max_completion_length=12),
+            train_dataset=rows([1, 0]),
+            processing_class=processor,
+        )
+        stage.train()
+        assert all(torch.isfinite(weight).all() for weight in model.parameters() if weight.requires_grad)
+        assert not any("forward" in vars(module) for module in model.modules() if isinstance(module, LoraLayer))
+        return stage.state.log_history[0]
+
+    merged, packed = logged("merged"), logged("packed")
+    assert 0 < merged["sampling/sampling_logp_difference/mean"] < 0.05
+    assert merged["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=0.2)
+    assert not any("importance_sampling" in name for name in packed)
 
 
 def test_resumed_run_ends_with_the_adapter_of_an_unbroken_one(random_folder: Path, tmp_path: Path) -> None:
