@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 
 from markdown_it import MarkdownIt
 
@@ -37,7 +38,7 @@ def split_markdown(text: str) -> list[tuple[str, str, bool]]:
 
 def _blocks(text: str) -> Iterator[Block]:
     lines = text.split("\n")  # as the parser counts them
-    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    tokens = _parser().parse(text)
     seen = 0  # lines
     for place, token in enumerate(tokens):
         if token.level or token.map is None:
@@ -54,6 +55,12 @@ def _blocks(text: str) -> Iterator[Block]:
         else:
             yield Block(block)
     yield Block("\n".join(lines[seen:]))
+
+
+@cache
+def _parser() -> MarkdownIt:
+    """Finds blocks; what is in their lines is taken as it is written."""
+    return MarkdownIt("commonmark").enable("table").disable(["inline", "text_join"])
 
 
 def _cells(line: str) -> list[str]:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
 import pypdfium2 as pdfium
 from pypdfium2 import raw
 
@@ -18,7 +19,9 @@ from lite.library.parts import packed_boxes
 
 Box = tuple[float, float, float, float]
 NOWHERE: Box = (0, 0, 0, 0)
+LETTERS = re.compile(r"\S+")
 WORD = re.compile(r"[^\s\ufffe\x02\0]+")  # pdfium writes these marks for hyphens at the ends of lines
+FLAT = 0.0001  # of the page: lower than any letter
 GRID = 1_000_000  # steps that a page is divided into to learn where its corners are
 PROBES = 60  # letters that a font is judged by
 PROSE = 18  # letters in a line of a column of prose; cells of tables have fewer
@@ -45,21 +48,52 @@ def page_words(page: pdfium.PdfPage, textpage: pdfium.PdfTextPage) -> list[Word]
     if len(text) != textpage.count_chars():  # letters without a code, or beyond 16 bits
         codes = (raw.FPDFText_GetUnicode(textpage, n) for n in range(textpage.count_chars()))
         text = "".join(chr(code) if code < 0x110000 else "\ufffd" for code in codes)
-    to_fraction = _transform(page)
-    left, top, right, bottom = (ctypes.c_double() for _ in range(4))
-    words = []
-    end = 0
-    for match in WORD.finditer(text):
-        start = match.start()
-        gap = text[end:start]
-        end = match.end()
-        rects = raw.FPDFText_CountRects(textpage, start, end - start)
-        box = NOWHERE
-        for rect in range(rects):
-            raw.FPDFText_GetRect(textpage, rect, left, top, right, bottom)
-            box = _around(box, to_fraction(left.value, top.value, right.value, bottom.value))
-        words.append(Word(match[0], box, "\n" if "\n" in gap else " " if gap.strip("\ufffe\x02\0") else ""))
-    return _columns_apart(words)
+    return _columns_apart(_placed(text, page, textpage))
+
+
+def _placed(text: str, page: pdfium.PdfPage, textpage: pdfium.PdfTextPage) -> list[Word]:
+    """The words of a text layer with their boxes."""
+    handle, count_rects, get_rect = textpage.raw, raw.FPDFText_CountRects, raw.FPDFText_GetRect
+    left, top, right, bottom = corners = [ctypes.c_double() for _ in range(4)]
+    pointers = [ctypes.byref(corner) for corner in corners]
+    spans = [match.span() for match in WORD.finditer(text)]
+    if not spans:
+        return []
+    rects: list[float] = []  # four numbers for each rectangle
+    firsts, none = [], []  # for each word its first rectangle; words without any
+    for place, (start, end) in enumerate(spans):
+        firsts.append(len(rects) // 4)
+        count = count_rects(handle, start, end - start)
+        for number in range(count):
+            get_rect(handle, number, *pointers)
+            rects += (left.value, top.value, right.value, bottom.value)
+        if not count:
+            none.append(place)
+            rects += NOWHERE
+    boxes = _boxes(page, np.array(rects).reshape(-1, 4), firsts)
+    if len(flat := np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).min(axis=1) < FLAT)):
+        loose = np.array([_loose_rect(handle, *spans[place]) for place in flat])
+        boxes[flat] = _boxes(page, loose, range(len(flat)))
+    boxes[none] = NOWHERE
+    ends = [0, *(end for _, end in spans)]
+    gaps = [_gap(text[end:start]) for end, (start, _) in zip(ends, spans, strict=False)]
+    texts = (text[start:end] for start, end in spans)
+    return list(map(Word, texts, map(tuple, boxes.tolist()), gaps))
+
+
+def _gap(between: str) -> str:
+    if between == " ":
+        return between
+    return "\n" if "\n" in between else " " if between.strip("\ufffe\x02\0") else ""
+
+
+def _loose_rect(handle, start: int, end: int) -> Box:
+    """Around letters by the size of their font: some fonts do not say how high their letters are."""
+    rect, around = raw.FS_RECTF(), NOWHERE
+    for place in range(start, end):
+        if raw.FPDFText_GetLooseCharBox(handle, place, rect):
+            around = _around(around, (rect.left, rect.bottom, rect.right, rect.top))
+    return around
 
 
 def joined(words: Iterable[Word]) -> tuple[str, list[tuple[int, Box]]]:
@@ -79,16 +113,17 @@ def boxes_of(parts: Sequence[str], pieces: Sequence[tuple[int, Box]]) -> list[by
     waiting = iter(pieces)
     left, box = 0, NOWHERE
     for part in parts:
-        letters = [place for place, character in enumerate(part) if not character.isspace()]
-        rows, start = [], 0
-        while start < len(letters):
-            if not left:
-                left, box = next(waiting, (len(letters), NOWHERE))
-            end = min(len(letters), start + left)
-            if box != NOWHERE:
-                rows.append((letters[start], letters[end - 1] + 1, *box))
-            left -= end - start
-            start = end
+        rows = []
+        for match in LETTERS.finditer(part):
+            start, last = match.span()
+            while start < last:
+                if not left:
+                    left, box = next(waiting, (last - start, NOWHERE))
+                end = start + left if start + left < last else last
+                left -= end - start
+                if box != NOWHERE:
+                    rows.append((start, end, *box))
+                start = end
         found.append(packed_boxes(rows))
     return found
 
@@ -139,30 +174,25 @@ def looks_ciphered(text: str) -> bool:
 # --------------------------------------------------------------------------------------------------------------- where
 
 
-def _transform(page: pdfium.PdfPage):
-    """A function from a rectangle on the page's own coordinates to fractions of the page as it is shown."""
+def _boxes(page: pdfium.PdfPage, rects: np.ndarray, firsts: Sequence[int]) -> np.ndarray:
+    """Boxes, as fractions of the page as it is shown, around rectangles on the page's own coordinates.
 
-    def inverse(device_x: int, device_y: int) -> tuple[float, float]:
+    Args:
+        rects: [n, 4], any two opposite corners.
+        firsts: Where the rectangles of each box begin.
+    """
+
+    def inverse(device_x: int, device_y: int) -> np.ndarray:
         px, py = ctypes.c_double(), ctypes.c_double()
         raw.FPDF_DeviceToPage(page, 0, 0, GRID, GRID, 0, device_x, device_y, px, py)
-        return px.value, py.value
+        return np.array([px.value, py.value])
 
-    origin, across, down = inverse(0, 0), inverse(GRID, 0), inverse(0, GRID)
-    a, b = across[0] - origin[0], across[1] - origin[1]
-    c, d = down[0] - origin[0], down[1] - origin[1]
+    origin = inverse(0, 0)
+    (a, b), (c, d) = inverse(GRID, 0) - origin, inverse(0, GRID) - origin
     area = a * d - b * c or 1.0
-
-    a, b, c, d = a / area, b / area, c / area, d / area
-    x, y = origin[1] * c - origin[0] * d, origin[0] * b - origin[1] * a
-
-    def transform(left: float, top: float, right: float, bottom: float) -> Box:
-        x0, x1 = left * d - top * c + x, right * d - bottom * c + x
-        y0, y1 = top * a - left * b + y, bottom * a - right * b + y
-        if x0 > x1:
-            x0, x1 = x1, x0
-        return (x0, y0, x1, y1) if y0 < y1 else (x0, y1, x1, y0)
-
-    return transform
+    points = (rects.reshape(-1, 2, 2) - origin) @ np.array([[d, -b], [-c, a]]) / area
+    least = np.minimum.reduceat(points.min(axis=1), firsts)
+    return np.concatenate([least, np.maximum.reduceat(points.max(axis=1), firsts)], axis=1)
 
 
 def _around(box: Box, other: Box) -> Box:
@@ -182,6 +212,8 @@ def _overlap(box: Box, other: Box) -> float:
 
 def _columns_apart(words: list[Word]) -> list[Word]:
     """Words of columns of prose whose lines the file draws side by side, one column after the other."""
+    if not _has_gaps(words):
+        return words
     lines = _lines(words)
     beside = [
         (left, right)
@@ -206,6 +238,18 @@ def _columns_apart(words: list[Word]) -> list[Word]:
             right = []
         (right if line.box[0] > start else ordered).append(words[line.start : line.end])
     return _unhyphenated(ordered + right)
+
+
+def _has_gaps(words: Sequence[Word]) -> bool:
+    """Whether words stand beside each other, with room between them, as often as in two columns."""
+    if len(words) <= COLUMN_LINES:
+        return False
+    left, top, right, bottom = np.array([word.box for word in words]).T
+    height = bottom - top
+    overlap = np.minimum(bottom[:-1], bottom[1:]) - np.maximum(top[:-1], top[1:])
+    room = left[1:] - right[:-1]
+    apart = (room >= 1.5 * height[1:]) | (overlap <= 0.5 * np.minimum(height[:-1], height[1:]))
+    return np.count_nonzero((room > 0) & apart) >= COLUMN_LINES
 
 
 class _Line(NamedTuple):

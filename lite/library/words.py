@@ -10,8 +10,9 @@ on average), and an exact match shares more terms than one of the stem alone.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from functools import cache, lru_cache
-from itertools import chain
+from itertools import chain, compress
 
 import regex
 
@@ -91,6 +92,7 @@ UNITS = {
 FIRST_OF_UNIT = {name.split()[0] for name in UNITS}
 LONGEST_UNIT = 3  # words
 TOKEN = regex.compile(r"[%°€$£¥]\p{L}?|\d[\d.,]*|[\w\p{M}]+")
+OPENING, CLOSING = "\"'([", "\"'),.:;!?]"  # what stands around a word without being of it
 COMMON = set(
     "a an and are as at be been but by can could did do does for from had has have he her his how i if in into is it "
     "its me my no not of on or our she should so such than that the their them then there these they this those to "
@@ -112,9 +114,10 @@ def terms(text: str) -> list[str]:
     None holds a space. A term comes as often as the text has it.
     """
     plain = THOUSANDS.sub(lambda match: match[0].replace(" ", "").replace("'", ""), _plain(text))
-    found = list(chain.from_iterable(map(_stretch_terms, plain.split())))
-    found += _quantities([bare(word) for word in TOKEN.findall(plain)])
-    return found
+    if not (stretches := plain.split()):
+        return []
+    found, tokens, begin = (list(chain.from_iterable(each)) for each in zip(*map(_stretch, stretches), strict=True))
+    return found + _quantities(tokens, compress(range(len(tokens)), begin))
 
 
 def query_terms(query: str) -> list[str]:
@@ -170,8 +173,18 @@ def _split(text: str) -> list[tuple[str, str]]:
 
 
 @lru_cache(maxsize=1 << 17)
+def _stretch(stretch: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[bool, ...]]:
+    """Of what stands between two spaces (`35Nm`, `AX-4711/B`, `l'eau`): its terms, its words and numbers, and at which
+    of these a quantity may begin."""
+    core = stretch.lstrip(OPENING).rstrip(CLOSING)
+    if core.isascii() and core.isalpha() and (core.islower() or core.istitle() or core.isupper()):
+        word = core.lower()  # as most of a text is: what follows would find no more
+        return _forms(word), (word,), (word in FIRST_OF_UNIT,)
+    tokens = tuple(map(bare, TOKEN.findall(stretch)))
+    return _stretch_terms(stretch), tokens, tuple(t in FIRST_OF_UNIT or t[:1].isdigit() for t in tokens)
+
+
 def _stretch_terms(stretch: str) -> tuple[str, ...]:
-    """The terms of what stands between two spaces: `35Nm`, `AX-4711/B`, `l'eau`."""
     low = stretch.casefold()
     found = SIGNED.findall(low)
     pieces: list[str] = []
@@ -225,11 +238,11 @@ def _forms(word: str) -> tuple[str, ...]:
     return tuple(sorted(found - {""}))
 
 
-def _quantities(tokens: list[str]) -> list[str]:
+def _quantities(tokens: list[str], places: Iterable[int]) -> list[str]:
     """Units by their symbols, and numbers with what follows them: `35 Nm`, `35Nm` and `35 newton metres` are `35nm`."""
     found = []
     end = 0
-    for place in [i for i, token in enumerate(tokens) if token in FIRST_OF_UNIT or token[:1].isdigit()]:
+    for place in places:
         if place < end:
             continue  # inside the unit before
         number = tokens[place][:1].isdigit()
@@ -247,6 +260,8 @@ def _quantities(tokens: list[str]) -> list[str]:
 
 def _unit(tokens: list[str], place: int) -> tuple[str, int]:
     """The symbol of the unit whose name begins at a place, and of how many words the name is."""
+    if place >= len(tokens) or tokens[place] not in FIRST_OF_UNIT:
+        return "", 0
     for count in range(LONGEST_UNIT, 0, -1):
         if symbol := UNITS.get(" ".join(tokens[place : place + count])):
             return symbol, count
@@ -266,4 +281,4 @@ def _script(word: str) -> str:
 def _stemmers(script: str) -> tuple:
     import Stemmer
 
-    return tuple(Stemmer.Stemmer(name) for name in STEMMERS.get(script, "").split())
+    return tuple(Stemmer.Stemmer(name, 0) for name in STEMMERS.get(script, "").split())  # `_forms` has the cache

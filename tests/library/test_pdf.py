@@ -24,6 +24,13 @@ MUTE_FONT = (
     "<< /Registry (Adobe) /Ordering (Identity) /Supplement 0 >> /FontDescriptor << /Type /FontDescriptor "
     "/FontName /ABCDEF+Own /Flags 4 >> >>] >>"
 )
+# A font of the reader's own that gives no heights.
+FLAT_FONT = (
+    "<< /Type /Font /Subtype /Type0 /BaseFont /STSong-Light /Encoding /UniGB-UCS2-H /DescendantFonts "
+    "[<< /Type /Font /Subtype /CIDFontType0 /BaseFont /STSong-Light /DW 1000 /CIDSystemInfo "
+    "<< /Registry (Adobe) /Ordering (GB1) /Supplement 0 >> /FontDescriptor << /Type /FontDescriptor "
+    "/FontName /STSong-Light /Flags 4 >> >>] >>"
+)
 
 
 def line(text: str, x: int = 72, y: int = 700, size: int = 12) -> str:
@@ -179,6 +186,22 @@ def test_boxes_are_where_the_words_are_seen(tmp_path: Path, page: str, left: flo
     ((start, end, x, y, _, _),) = unpacked_boxes(document.boxes)
     assert document.text[start:end] == "Seal"
     assert (x, y) == pytest.approx((left, top), abs=0.03)
+
+
+@pytest.mark.parametrize("page", ["", "/Rotate 90"])
+def test_a_font_that_does_not_say_how_high_its_letters_are_has_boxes_around_them(tmp_path: Path, page: str) -> None:
+    text = "图书馆每周二开放"
+    content = f"BT /F1 20 Tf 72 700 Td <{text.encode('utf-16-be').hex()}> Tj ET"
+    [document] = read_documents([pdf(tmp_path / "a.pdf", content, font=FLAT_FONT, page=page)], ocr=False)
+    assert document.text == text
+    [(start, end, left, top, right, bottom)] = unpacked_boxes(document.boxes)
+    assert (start, end) == (0, len(text))
+    if page:  # turned clockwise: what was above is on the right
+        left, top, right, bottom = top, 1 - right, bottom, 1 - left
+    assert left == pytest.approx(72 / 600, abs=0.01)
+    assert right == pytest.approx((72 + 20 * len(text)) / 600, abs=0.01)
+    assert 15 < 800 * (bottom - top) < 35
+    assert top < 1 - 705 / 800 < bottom
 
 
 def test_attached_files_are_named_as_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
