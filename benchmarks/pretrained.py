@@ -26,11 +26,14 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pretrained_data
 import pretrained_scores
+from readme import write_sections
 
 from lite.cli import main as cli
 from lite.config.model import ModelConfig
@@ -43,6 +46,7 @@ from lite.models.loading import load_model
 from lite.runs import STAGE1, read_metrics, read_settings
 from lite.schema import Example, digest
 from lite.stages.filter import score
+from lite.train import rewards
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "pretrained.json"
@@ -84,6 +88,8 @@ def main() -> None:
             found[f"stage{stage}"] = {1: stage1, 2: stage2}[stage](options, model, seed, found.get(f"stage{stage}", {}))
             write(found, out)
     print(f"Written: {out}")
+    if not options.quick:
+        write_sections()
 
 
 def write(found: dict, out: Path) -> None:
@@ -158,9 +164,31 @@ def stage1(options: argparse.Namespace, model: str, seed: int, before: dict) -> 
         together = [pretrained_scores.fused(*pair) for pair in zip(scores, lexical, strict=True)]
         per_question[f"seed {seed}"] = pretrained_scores.figures(test, scores)
         per_question[f"seed {seed} + bm25"] = pretrained_scores.figures(test, together)
-        seeds[seed] = {key: report[key] for key in RUN}
+        seeds[seed] = {key: report[key] for key in RUN} | {"first_step": first_step(folder, (0.0, 0.3))}
     runs = [seeds[seed] for seed in sorted(seeds)]
     return {"about": about, "seeds": runs, **pretrained_scores.compared(per_question), "per_question": per_question}
+
+
+def first_step(folder: Path, credits: Sequence[float]) -> dict:
+    """What `first_word_credit` would have changed when the model was untouched: the first step's completions, rewarded
+    with several credits; the share of groups with equal rewards, which teach nothing."""
+    table = pd.read_parquet(min((folder / "completions").glob("*.parquet")))
+    settings = read_settings(folder / "config.yaml")
+    group, weights = settings["num_generations"], settings["reward_weights"]
+    said = [[{"content": text}] for text in table["completion"]]
+    ignored = {"log_extra": lambda *_: None, "log_metric": lambda *_: None}
+    found = {
+        "begin_with_a_word": float(np.mean([rewards.first_word(text) is not None for text in table["completion"]]))
+    }
+    for credit in credits:
+        label = rewards.label(said, label=list(table["expected"]), credit=credit, **ignored)
+        total = np.array([label, rewards.format(said, credit=credit)]).T @ weights
+        groups = total.reshape(-1, group)
+        found[f"credit {credit:g}"] = {
+            "reward": round(float(total.mean()), 4),
+            "equal_groups": float((groups == groups[:, :1]).all(1).mean()),
+        }
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------- stage 2

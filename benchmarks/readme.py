@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cost_tables
 import gpu_table
+import pretrained_table
 import tables
 import yaml
 
@@ -56,6 +57,7 @@ def sections() -> dict[str, str]:
         "ablation": tables.ablation(result("ablation-tiny")),
         "library": cost_tables.library(result("library")),
         "scale": cost_tables.scale(result("scale")),
+        "pretrained": pretrained_table.section(result("pretrained") if (RESULTS / "pretrained.json").exists() else {}),
     }
 
 

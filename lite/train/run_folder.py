@@ -37,6 +37,9 @@ FREE_SETTINGS = {
     "stage1_adapter",  # its place may change; its hash may not
 }  # fmt: skip
 
+# What runs of versions did that had no such setting yet: they can be resumed.
+ADDED_SETTINGS = {"first_word_credit": 0.0}
+
 
 def alone(train: Callable[[Config, ModelConfig, Console], Path]) -> Callable[[Config, ModelConfig, Console], Path]:
     """Refuse to start while another process trains in the same `output_dir`."""
@@ -103,6 +106,7 @@ def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
 
 def check_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to go on in a run folder whose settings decide another result."""
+    before = ADDED_SETTINGS | before
     changed = [key for key in now if key not in FREE_SETTINGS and before.get(key) != now[key]]
     if changed:
         listed = "\n".join(f"  {key}: {before.get(key)!r} in the folder, {now[key]!r} now" for key in changed)

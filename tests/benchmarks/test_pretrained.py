@@ -12,6 +12,7 @@ import numpy as np
 import pretrained
 import pretrained_data
 import pretrained_scores
+import pretrained_table
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -190,6 +191,42 @@ def test_a_score_that_a_kill_cut_short_is_made_again(tmp_path: Path) -> None:
     assert pretrained_scores.kept(tmp_path / "s.jsonl", examples, lambda example: 1 / 0)[1].tolist() == [2.0]
 
 
+def answered(value: float) -> dict:
+    return {
+        figure: {"value": value, "low": value - 0.1, "high": value + 0.1}
+        for figure in ("format", "ndcg@5", "source_f1", "exact_match", "f1")
+    }
+
+
+def test_the_table_says_what_was_trained_and_what_was_not() -> None:
+    assert pretrained_table.section({}) == pretrained_table.NOTHING
+    per_question = {name: [[0.5, 0.5, 0.0, 0.5]] * 3 for name in ("bm25", "base")}
+    for seed, value in ((0, 0.75), (2, 0.875)):
+        per_question |= {name: [[value, 1.0, 1.0, 1.0]] * 3 for name in (f"seed {seed}", f"seed {seed} + bm25")}
+    found = {
+        "model": "A model",
+        "stage1": {
+            "about": {"data": "Questions", "questions": 3, "documents": 30},
+            "seeds": [{"seed": 0, "steps": 80}, {"seed": 2, "steps": 80}],
+            **pretrained_scores.compared(per_question),
+        },
+    }
+    text = pretrained_table.section(found)
+    assert "| after stage 1 | 0.750 to 0.875 | 1.000 | 1.000 | 1.000 |" in text
+    assert "| after stage 1 minus untouched | 2 | +0.375 (+0.375 to +0.375) |" in text
+    assert "cross-encoder" not in text
+    assert text.endswith("Stage 2 has not been trained on it.")
+    systems = dict.fromkeys(["stage 1 + base", "stage 1 + cold start", "stage 1 + stage 2"], answered(0.5))
+    run = {"seed": 1, "systems": systems, "against": {"stage 1 + cold start": answered(0.2)}, "imitation": {}}
+    run["imitation"]["systems"] = {"stage 1 + cold start": answered(0.25)}
+    found["stage2"] = {"about": {"data": "Other questions", "questions": 9}, "seeds": [run]}
+    text = pretrained_table.section(found)
+    assert "seed 1 alone: Other questions; 9 test questions" in text
+    assert "| imitation for as many completions | 0.250 |" in text
+    assert "| 1 | +0.200 (+0.100 to +0.300) |" in text
+    assert "has not been trained" not in text
+
+
 def run(official: Path, work: Path, *more: str) -> str:
     command = [sys.executable, "benchmarks/pretrained.py", "--quick", "--model", "tiny", "--data", str(official)]
     done = subprocess.run(
@@ -205,6 +242,9 @@ def test_a_quick_run_trains_both_stages_and_a_second_one_nothing(official: Path,
     out = tmp_path / "quick" / "pretrained.json"
     found = json.loads(out.read_text())
     assert set(found["stage1"]["per_question"]) == {"bm25", "base", "seed 0", "seed 0 + bm25"}
+    (filtered,) = found["stage1"]["seeds"]
+    assert set(filtered["first_step"]) == {"begin_with_a_word", "credit 0", "credit 0.3"}
+    assert filtered["first_step"]["credit 0"]["reward"] == pytest.approx(filtered["reward"][0], abs=1e-3)
     (seed,) = found["stage2"]["seeds"]
     assert list(seed["systems"]) == ["base", "stage 1 + base", "stage 1 + cold start", "stage 1 + stage 2"]
     assert {"one document", "two or more documents"} & set(seed["by_kind"])
@@ -227,6 +267,7 @@ def test_seeds_of_the_result_file_are_kept_though_their_run_folders_are_lost(
         return {"seed": seed, "adapter_hash": f"h{seed}", "steps": 1, "training_seconds": 1, "reward": [1.0]}
 
     monkeypatch.setattr(pretrained, "train", train)
+    monkeypatch.setattr(pretrained, "first_step", lambda *_: {})
     monkeypatch.setattr(
         pretrained.Scorer, "model_scores", lambda self, *_: [np.arange(len(e.documents)) for e in self.examples]
     )

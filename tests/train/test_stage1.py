@@ -115,6 +115,15 @@ def test_overwrite_throws_a_run_away_and_starts_anew(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
 
 
+def test_a_run_of_a_version_without_a_setting_goes_on_with_its_default_only(tmp_path: Path) -> None:
+    before = {"base_fingerprint": "a", "max_steps": 1}
+    claim_folder(tmp_path / "run", before, overwrite=False)
+    claim_folder(tmp_path / "run", before | {"first_word_credit": 0.0}, overwrite=False)
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(before))
+    with pytest.raises(LiteError, match=r"first_word_credit: 0.0 in the folder, 0.3 now"):
+        claim_folder(tmp_path / "run", before | {"first_word_credit": 0.3}, overwrite=False)
+
+
 def test_two_processes_never_train_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     hold = "from filelock import FileLock; lock = FileLock('.run.lock'); lock.acquire(); print(); input()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
