@@ -28,6 +28,7 @@ commands:
   ask            answer a question from it, ranked, explained and cited
   demo           the same in the browser, and what happens on the way
   serve          the same for other programs: OpenAI's API over a library, and a reranker
+  mcp            the same for assistants and editors that speak the Model Context Protocol
   data           inspect, validate or cut a data set
   metrics        the official figures of a WebQA or MultimodalQA submission
 
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("ask",): _ask,
         ("demo",): _demo,
         ("serve",): _serve,
+        ("mcp",): _mcp,
         ("data",): _data,
         ("metrics",): _metrics,
     }
@@ -179,6 +181,12 @@ def _serve(arguments: list[str]) -> int:
     from lite.cli.serve import serve
 
     return serve(arguments)
+
+
+def _mcp(arguments: list[str]) -> int:
+    from lite.cli.serve import mcp
+
+    return mcp(arguments)
 
 
 def _data(arguments: list[str]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from lite.cli.ask import load
@@ -50,6 +52,31 @@ def serve(arguments: list[str]) -> int:
     name = named(options.model or options.profile)
     place = Place(options.host, options.port, key, options.max_waiting)
     return serve(place, lambda: load(name, Console(stderr=True)), library.address, public_name(name))
+
+
+def mcp(arguments: list[str]) -> int:
+    """`lite mcp`."""
+    parser = ArgumentParser(
+        prog="lite mcp",
+        description="Offer a library to programs that speak the Model Context Protocol (Claude Desktop, editors), over "
+        "standard input and output: the tool `search`, and `ask` where a model is named or trained. They start this "
+        "command themselves.",
+    )
+    add_library(parser)
+    add_model(parser)
+    options = parser.parse_args(arguments)
+    if find_spec("mcp") is None:
+        raise LiteError("lite mcp needs the extra `mcp`: pip install 'mmrag-lite[mcp]'")
+    library = opened(options.library).address
+    name = options.model or options.profile or trained_profile()
+    silent = name == "tiny" and not options.profile  # the embedded model answers only where it is asked for
+    if silent:
+        print("lite: only search is offered: no model was named or trained.", file=sys.stderr)
+
+    from lite.serve.mcp import build
+
+    build(library, None if silent else lambda: load(name, Console(stderr=True))).run()
+    return 0
 
 
 def named(name: str | None) -> str:

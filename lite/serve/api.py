@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Set
-from concurrent.futures import Future
-from contextlib import aclosing, closing
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -20,79 +17,19 @@ from starlette.exceptions import HTTPException
 from lite.schema import Document, LiteError
 from lite.serve import forms
 from lite.serve.citations import inactive_so_far
+from lite.serve.desk import Desk, NoLibraryError
 from lite.serve.forms import BadRequestError
 from lite.serve.gate import Gate, too_large
-from lite.serve.line import FullError, Line, StoppedError
+from lite.serve.line import FullError, StoppedError
 
 if TYPE_CHECKING:
-    from lite.rag import Event, Rag
+    from lite.rag import Event
 
 logger = logging.getLogger(__name__)
 
 LOADING = 5  # seconds until it is worth asking again
-AT_ONCE = 64  # documents that are scored before a client that left is noticed
-ROUTES = "/v1/models, /v1/chat/completions, /v1/rerank and /healthz"
-
-
-class NoLibraryError(Exception):
-    """The library cannot be read now."""
-
-
 EXPECTED = (NoLibraryError, StoppedError, LiteError)
-
-
-@dataclass
-class Desk:
-    """What all requests share.
-
-    Args:
-        model: Loads while the server already answers.
-        library: Where the documents are; opened for each question, so that it may be brought up to date meanwhile.
-        name: Of the model, for clients.
-        waiting: How many questions may wait.
-    """
-
-    model: Future[Rag]
-    library: str
-    name: str
-    waiting: int = 20
-    created: int = field(default_factory=lambda: int(time.time()))
-    line: Line = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.line = Line(self.waiting)
-
-    def rag(self) -> Rag:
-        """Raises HTTPException where the model is still loading."""
-        if not self.model.done():
-            raise HTTPException(
-                503, "The model is still loading. Try again in a moment.", {"Retry-After": f"{LOADING}"}
-            )
-        return self.model.result()
-
-    def asked(self, question: str) -> Iterator[Event]:
-        """What happens to a question.
-
-        Raises:
-            NoLibraryError: The library vanished or is damaged; the log says how.
-        """
-        from lite.library.store import Library
-
-        try:
-            events = self.model.result().ask_stream(question, library=Library.open(self.library))
-            first = next(events)
-        except (LiteError, OSError, RuntimeError, ValueError) as error:  # what LanceDB raises depends on the store
-            logger.error("The library in %s cannot be read: %s", self.library, str(error)[:1000])
-            raise NoLibraryError from error
-        with closing(events):
-            yield first
-            yield from events
-
-    def judged(self, query: str, texts: list[str]) -> Iterator[list[float]]:
-        """P(relevant) of each text, some at a time."""
-        documents = [Document(str(n), "text", "", text) for n, text in enumerate(texts)]
-        for start in range(0, len(documents), AT_ONCE):
-            yield self.model.result().relevance(query, documents[start : start + AT_ONCE]).tolist()
+ROUTES = "/v1/models, /v1/chat/completions, /v1/rerank and /healthz"
 
 
 def build(desk: Desk, key: str | None, hosts: Set[str]) -> FastAPI:
@@ -126,7 +63,7 @@ def build(desk: Desk, key: str | None, hosts: Set[str]) -> FastAPI:
         question = body.question()
         if body.n not in (None, 1):
             raise BadRequestError("n must be 1: an answer is generated without sampling, so all would be the same.")
-        desk.rag()
+        check_loaded(desk)
         events = desk.line.items(lambda: desk.asked(question))
         if body.stream:
             first = await attended(request, lambda: anext(events))
@@ -138,13 +75,19 @@ def build(desk: Desk, key: str | None, hosts: Set[str]) -> FastAPI:
     @app.post("/v2/rerank")
     async def rerank(body: forms.Rerank, request: Request) -> dict:
         query, texts = forms.checked(body.query), body.texts()
-        desk.rag()
+        check_loaded(desk)
         parts = desk.line.items(lambda: desk.judged(query, texts))
         async with aclosing(parts):
             scores = await attended(request, lambda: joined(parts))
         return forms.reranked(desk.name, body, texts, scores)
 
     return app
+
+
+def check_loaded(desk: Desk) -> None:
+    """Raises HTTPException while the model loads."""
+    if not desk.model.done():
+        raise HTTPException(503, "The model is still loading. Try again soon.", {"Retry-After": f"{LOADING}"})
 
 
 async def attended(request: Request, work: Callable[[], Awaitable[Any]]) -> Any:

@@ -50,7 +50,8 @@ def serve(place: Place, load: Callable[[], Rag], library: str, name: str) -> int
         port = socket.getsockname()[1]
         import uvicorn  # late: a taken port shows at once
 
-        from lite.serve.api import Desk, build
+        from lite.serve.api import build
+        from lite.serve.desk import Desk
 
         model: Future[Rag] = Future()
         desk = Desk(model, library, name, place.waiting)

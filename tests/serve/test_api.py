@@ -24,7 +24,8 @@ from lite.library.store import Library
 from lite.rag import Rag
 from lite.schema import Document, LiteError
 from lite.serve import gate
-from lite.serve.api import Desk, build
+from lite.serve.api import build
+from lite.serve.desk import Desk
 from lite.serve.server import OPTIONS
 from lite.stages.prompts import MAX_QUESTION
 from lite.web import listen, own_names
