@@ -153,7 +153,8 @@ def answers_markdown(report: dict, title: str, notes: Sequence[str]) -> str:
     if report["format_failures"]:
         listed = ", ".join(f"{reason}: {count}" for reason, count in sorted(report["format_failures"].items()))
         lines += ["", f"Malformed outputs of {report['full']}: {listed}."]
-    lines += ["", *health_lines(report)]
+    if health := health_lines(report):
+        lines += ["", *health]
     return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lite.evaluate.report import health_lines
 from lite.train.health import commonest_excess, highest_reward, signs, summary
 
 GOOD = {
@@ -83,3 +84,11 @@ def test_excess_is_at_most_what_is_not_right(rows: list[tuple[str | None, str]])
 def test_the_highest_reward_is_the_sum_of_the_weights() -> None:
     assert highest_reward([1.0, 0.5], [len, max]) == 1.5
     assert highest_reward(None, [len, max]) == 2.0
+
+
+def test_the_report_lists_signs_says_where_there_was_none_and_is_silent_of_older_runs() -> None:
+    assert health_lines({"health": ["Cut off: from step 12, in 9 of 80 steps."]})[2] == (
+        "- Cut off: from step 12, in 9 of 80 steps."
+    )
+    assert "No sign of a collapse was seen." in health_lines({"health": []})
+    assert health_lines({}) == []
