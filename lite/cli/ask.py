@@ -15,6 +15,7 @@ from lite.library import RETRIEVED
 from lite.runs import LAPTOP, MODELS, NO_MODEL, find_adapters, is_trained, trained_profile
 from lite.schema import Document, LiteError, Trace, described
 from lite.stages.prompts import UNKNOWN
+from lite.startup import slim_imports
 from lite.terminal import ArgumentParser, printable, printable_json
 
 if TYPE_CHECKING:
@@ -110,12 +111,12 @@ def load(name: str, progress: Console) -> Rag:
         find_adapters(name)  # says what is wrong before the imports below, which take long
     else:
         found = find_model(name)
-        with progress.status("Looking at the model …"):
+        with progress.status("Looking at the model …"), slim_imports():
             from lite.models.fits import fit
 
             fit(found.folder, found.name)
         download(found)  # shows its own progress
-    with progress.status("Loading the model …"):
+    with progress.status("Loading the model …"), slim_imports():
         from transformers.utils import logging as transformers_logging
 
         from lite.rag import Rag

@@ -31,6 +31,7 @@ from lite.runs import (
     trained_profile,
     tuned_card,
 )
+from lite.startup import slim_imports
 from lite.terminal import ArgumentParser, PrintableStream
 from lite.web import LOCAL, cannot_listen, listen, own_names, url
 
@@ -245,7 +246,7 @@ def load(desk: Desk, profile: str, library: str | None) -> None:
             from lite.library.store import Library
 
             desk.library.set_result(Library.open(library))
-    with settling(desk.model):
+    with settling(desk.model), slim_imports():
         from transformers.utils import logging as transformers_logging
 
         from lite.rag import Rag
