@@ -25,6 +25,11 @@ class LiteError(Exception):
     """A problem that the user can fix. The command line prints it without a traceback and exits with 1."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that holds anything; many go on with a traceback or a list of hints."""
+    return next(filter(None, map(str.strip, str(error).splitlines())), "no message")
+
+
 @dataclass(frozen=True)
 class Document:
     """One thing that can be retrieved.

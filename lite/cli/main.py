@@ -142,11 +142,13 @@ def _run(command, arguments: list[str]) -> int:
             return 1  # follows from what another process has said
         import torch
 
+        from lite.schema import first_line
+
         # Training catches its own, see lite.train.stage1; what is left scores, answers and reports.
         if not isinstance(error, torch.OutOfMemoryError):
             raise
         print(
-            f"lite: The GPU's memory ran out outside of training: {str(error).splitlines()[0]} Lower "
+            f"lite: The GPU's memory ran out outside of training: {first_line(error)} Lower "
             "per_device_eval_batch_size (it changes no result), then max_pixels; what was trained is kept.",
             file=sys.stderr,
         )

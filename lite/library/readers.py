@@ -51,7 +51,7 @@ DOCUMENTS = (".pdf", *TEXT, *MARKDOWN, *HTML, *OFFICE, *MAIL, *TABLES, *IMAGES, 
 SUFFIXES = (*DOCUMENTS, *CODE)
 PICTURED = (".pdf", *OFFICE, *IMAGES, *HEIC)  # other documents come out of them with text recognition
 
-VERSION = 3  # changes when other documents come out of the same file
+VERSION = 4  # changes when other documents come out of the same file
 SMALL_PICTURE = 64  # pixels of a side up to which a picture in a document is a logo or a rule
 OCR_TIME = 0.8  # of the seconds that a file may take: what is left then is kept as pictures, without their text
 DAMAGED = (

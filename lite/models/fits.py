@@ -13,7 +13,7 @@ from lite.models.hub import CHOOSE
 from lite.models.layers import language_layers, skeleton
 from lite.models.memory import GIB, NF4_BYTES
 from lite.runs import LAPTOP
-from lite.schema import LiteError
+from lite.schema import LiteError, first_line
 
 WORKING = 0.75 * GIB  # for activations, keys and values while documents are scored and an answer is generated
 CGROUPS = (  # of limit and use: version 2, then version 1
@@ -76,7 +76,7 @@ def needed(folder: Path, name: str) -> tuple[float, float, bool]:
         known = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         hollow = skeleton(config) if known else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise LiteError(f"transformers cannot read the configuration of {name} ({reason:.300}). {CHOOSE}") from error
     if hollow is None:
         raise LiteError(f"{name} ({config.model_type}) is no vision-language model that transformers knows. {CHOOSE}")

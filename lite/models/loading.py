@@ -30,7 +30,7 @@ from lite.hub import give_up_early
 from lite.models.inputs import check_template, limit_pixels, vision_tokens
 from lite.models.layers import check_reach, kept_in_16bit, lora_targets, skeleton
 from lite.runs import TINY
-from lite.schema import LiteError
+from lite.schema import LiteError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +158,6 @@ def _explain(path: str, error: Exception) -> str:
         reason = "it is neither a local folder nor can it be fetched from the hub (no network, or no such id)"
         way_on = "Check the id and the connection, give a local folder, or try --model_name_or_path tiny."
     else:
-        reason = f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         way_on = "Check the folder's files, or try --model_name_or_path tiny."
     return f"Cannot load the model {path}: {reason}. {way_on}"
