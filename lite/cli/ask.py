@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from lite.cli.options import NOTHING, OCR, add_library, add_model, count, opened
+from lite.cli.options import NOTHING, OCR, add_library, add_model, count, named_model, opened
 from lite.cli.view import evidence_table, show, show_passages
 from lite.console import Console
 from lite.library import RETRIEVED
@@ -66,8 +66,8 @@ def ask(arguments: list[str]) -> int:
         documents = nearest(options.question, options.data, options.split, options.limit)
     else:
         library = opened(options.library)  # before the model: a wrong address shows at once
-    name = options.model or options.profile or trained_profile()
-    asked_for = bool(options.model or options.profile)
+    asked_for = named_model(options)
+    name = asked_for or trained_profile()
     if name == "tiny" and not asked_for and options.data != "flags":
         return passages(options.question, documents, library, options.json)
     return answer(options, name, documents, library)

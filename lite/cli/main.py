@@ -23,6 +23,7 @@ commands:
   train stage2   train ranking and answering with a reasoning chain on top of it, and report on it
   evaluate       answer the questions of a split; with --ablate, the table of variants
   export         write a run's adapters as one ordinary PEFT adapter, or merged into the model
+  push           share a run's adapters on the Hugging Face hub, with a model card
   index          read a folder of your own files into a library
   search         find documents in it
   ask            answer a question from it, ranked, explained and cited
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("train", "stage2"): _train_stage2,
         ("evaluate",): _evaluate,
         ("export",): _export,
+        ("push",): _push,
         ("index",): _index,
         ("search",): _search,
         ("ask",): _ask,
@@ -267,6 +269,12 @@ def _export(arguments: list[str]) -> None:
     from lite.train.export import export
 
     print(f"Written: {printable(str(export(options.run, options.output_dir, options.merge)))}")
+
+
+def _push(arguments: list[str]) -> None:
+    from lite.cli.push import push
+
+    push(arguments)
 
 
 if __name__ == "__main__":

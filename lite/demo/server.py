@@ -94,6 +94,10 @@ def demo(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="lite-demo-") as folder:
         with console.status("Opening the page …"):
             named = options.model or options.profile
+            if options.adapters is not None:
+                from lite.models.hub import fetch_adapters
+
+                named = str(fetch_adapters(options.adapters))
             page, loading = open_page(Path(folder), named or trained_profile(), library, place, named=named is not None)
         try:
             print(f"lite: {place.url}  (Ctrl-C stops)", flush=True)
@@ -120,6 +124,11 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, Place]:
         "--profile",
         help="A profile that was trained (runs/PROFILE), a run folder, or `tiny`: the embedded model that knows only "
         "flags. [what fits the GPU, if it was trained; else tiny, for the bundled documents alone]",
+    )
+    model.add_argument(
+        "--adapters",
+        metavar="ID",
+        help="Adapters that `lite push` shared: their hub id (downloaded once), or a folder.",
     )
     parser.add_argument(
         "--library", metavar="DIR", help=f"Documents of yours, see `lite index`. [{default_library()}, if it exists]"
