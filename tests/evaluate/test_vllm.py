@@ -17,16 +17,21 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
+from PIL import Image
 from rich.console import Console
+from tiny_families import FAMILIES
+from transformers import AutoConfig, AutoProcessor
 
 from lite.cli import main as cli
 from lite.config.model import ModelConfig
 from lite.data.sources import load_examples
 from lite.evaluate.engine import transformers_engine
-from lite.evaluate.vllm import answer_with, engine_arguments, exported_cards, vllm_engine
+from lite.evaluate.vllm import answer_with, check_servable, engine_arguments, exported_cards, request, vllm_engine
+from lite.models.inputs import encode, opened_tag, vision_tokens, without_thinking
 from lite.models.loading import load_model
 from lite.runs import SHIPPED
-from lite.schema import LiteError
+from lite.schema import Document, LiteError
+from lite.stages.prompts import stage1_prompt, stage2_prompt
 from lite.train.export import export
 
 STAGE1 = SHIPPED / "stage1"
@@ -54,6 +59,7 @@ class StandIn:
                 else PeftModel.from_pretrained(base, folder, adapter_name=name)
             )
         self.model = base.eval()
+        self.suppressed = vision_tokens(base, self.processor)
         self.calls: list[SimpleNamespace] = []
 
     @torch.inference_mode()
@@ -83,7 +89,7 @@ def test_traces_are_those_of_transformers(exported: Path) -> None:
     ours = transformers_engine(ModelConfig(), STAGE1, SHIPPED / "stage2", 8)(examples, None, Console(quiet=True))
     engine = StandIn({"stage1": STAGE1, "joined": exported})
     cards = exported_cards(STAGE1, exported)
-    answer = answer_with(engine, SimpleNamespace, ("stage1", "joined"), engine.processor, cards, 8)
+    answer = answer_with(engine, SimpleNamespace, ("stage1", "joined"), engine.processor, cards, 8, engine.suppressed)
     theirs = answer(examples, None, Console(quiet=True))
     for one, other in zip(ours, theirs, strict=True):
         assert other.scores == pytest.approx(one.scores, abs=1e-4)
@@ -199,3 +205,32 @@ def test_vllm_itself_answers_as_transformers_does(exported: Path, tmp_path: Path
     for example, trace in zip(examples, ours, strict=True):
         assert theirs[example.id]["scores"] == pytest.approx(trace.scores, abs=1e-3)
         assert theirs[example.id]["raw"] == trace.raw
+
+
+@pytest.mark.parametrize("family", ["qwen3_5_think", "gemma3", "smolvlm"])
+def test_prompts_are_those_of_training_in_every_family(family: str, tmp_path: Path) -> None:
+    """vLLM gives the text and the images to the model's own processor, which adds special tokens."""
+    FAMILIES[family](tmp_path)
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    documents = [
+        Document("a", "text", "Chad", "The capital of Chad is N'Djamena."),
+        Document("b", "image", "Flag", image=lambda: Image.new("RGB", (60, 40), "red")),
+    ]
+    for prompt, template in (
+        (stage1_prompt("Which?", documents[1]), without_thinking(processor)),
+        (stage2_prompt("Which?", documents), {}),
+    ):
+        shown = documents if "capital" in str(prompt) else documents[1:]
+        asked = request(processor, prompt, shown, **template)
+        images = asked["multi_modal_data"]["image"]
+        ids = processor(text=[asked["prompt"]], images=[images], return_tensors="pt")["input_ids"][0]
+        assert ids.tolist() == encode(processor, [prompt], shown, **template)["input_ids"][0].tolist()
+    assert (opened_tag(processor) == "<think>") == (family == "qwen3_5_think")
+
+
+def test_family_whose_images_vllm_would_read_otherwise_is_refused_by_name(tmp_path: Path) -> None:
+    FAMILIES["smolvlm"](tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    with pytest.raises(LiteError, match=r"vLLM limits images of smolvlm to max_pixels \(262144\).*take ray"):
+        check_servable(config, 262144)
+    check_servable(config, None)
