@@ -188,7 +188,8 @@ class Trace:
         threshold: Of P(relevant), where stage 1 ran; None in traces of earlier versions.
         switched_off: What was retrieved, too, and then switched off by hand: `id`, `kind`, `title`, `text`, its `place`
             in the order of retrieval among all documents, from 0, and its `score`.
-        untrained: Whether the model has no adapters: its filter ranked the documents and kept a fixed number of them.
+        untrained: Whether the model has no adapters: no threshold was tuned, and a fixed number of documents was kept.
+        fused: Whether those are the best by the ranks of search and of stage 1's scores together.
         note: What a reader must know of it: how an output was read that was a little off its form, or that no model
             was asked.
     """
@@ -211,6 +212,7 @@ class Trace:
     switched_off: tuple[dict, ...] = ()
     untrained: bool = False
     note: str = ""
+    fused: bool = False
 
     @property
     def format_ok(self) -> bool:
@@ -258,8 +260,9 @@ def _check(trace: Trace) -> None:
         raise ValueError("`kept`, `shown`, `ranking` and `cited` do not fit together")
     if set(trace.kept) & set(trace.dropped):
         raise ValueError("a document is in both `kept` and `dropped`")
-    if not isinstance(trace.untrained, bool):
-        raise ValueError("`untrained` is neither true nor false")
+    for name in ("untrained", "fused"):
+        if not isinstance(getattr(trace, name), bool):
+            raise ValueError(f"`{name}` is neither true nor false")
     if trace.scores and set(trace.scores) != ids:
         raise ValueError("`scores` are not those of the documents")
     _check_numbers(trace)

@@ -38,6 +38,17 @@ commands:
 
 
 STOPPED = 130  # exit status after Ctrl-C
+# What to do where the GPU's memory ran out, by whether the command has a recipe's settings.
+OUT_OF_MEMORY = {
+    True: (
+        "outside of training",
+        "Lower per_device_eval_batch_size (it changes no result), then max_pixels; what was trained is kept.",
+    ),
+    False: (
+        "while the documents were read or the question answered",
+        "Close what else runs on the GPU (nvidia-smi lists it), or name a smaller model, such as --model laptop.",
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,14 +157,11 @@ def _run(command, arguments: list[str]) -> int:
 
         from lite.schema import first_line
 
-        # Training catches its own, see lite.train.stage1; what is left scores, answers and reports.
+        # Training catches its own, see lite.train.loop; what is left scores, answers and reports.
         if not isinstance(error, torch.OutOfMemoryError):
             raise
-        print(
-            f"lite: The GPU's memory ran out outside of training: {first_line(error)} Lower "
-            "per_device_eval_batch_size (it changes no result), then max_pixels; what was trained is kept.",
-            file=sys.stderr,
-        )
+        what, advice = OUT_OF_MEMORY[command in (_train_stage1, _train_stage2, _evaluate, _export)]
+        print(f"lite: The GPU's memory ran out {what}: {first_line(error)} {advice}", file=sys.stderr)
         return 1
 
 
