@@ -22,6 +22,19 @@ CGROUPS = (  # of limit and use: version 2, then version 1
 )
 
 
+def check_card() -> None:
+    """Refuse a GPU without bfloat16, such as Colab's T4: models of these families overflow in float16.
+
+    Raises:
+        LiteError: It names the GPU, and what to do.
+    """
+    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise LiteError(
+            f"This GPU ({torch.cuda.get_device_name()}) cannot compute in bfloat16, which lite needs. Take one of the "
+            "Ampere generation or newer (RTX 30, A10, L4), or the CPU: put CUDA_VISIBLE_DEVICES= before the command."
+        )
+
+
 def free_memory() -> int:
     """Bytes that this process may still take: of the GPU's, else of the machine's or, in a container, of its share."""
     if torch.cuda.is_available():
@@ -48,8 +61,9 @@ def fit(folder: Path, name: str) -> bool:
         name: For messages.
 
     Raises:
-        LiteError: It does not fit at all.
+        LiteError: It does not fit at all, or the GPU is too old.
     """
+    check_card()
     published, packed, is_packed = needed(folder, name)
     free = free_memory()
     if free >= published and not is_packed:
