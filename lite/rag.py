@@ -25,7 +25,7 @@ from lite.models.adapters import activate, active, load_stack
 from lite.models.hub import is_model
 from lite.models.loading import load_model
 from lite.models.untrained import load_untrained
-from lite.runs import STAGE1, TINY_NOTE, default_model, find_adapters, is_trained, read_card, tuned_card
+from lite.runs import STAGE1, TINY_NOTE, find_adapters, is_trained, read_card, tuned_card
 from lite.schema import Document, LiteError, Trace
 from lite.stages.answer import (
     BASE,
@@ -44,13 +44,14 @@ from lite.stages.answer import (
 from lite.stages.filter import score
 from lite.stages.lenient import chain_so_far
 from lite.stages.prompts import MAX_QUESTION, NONE, UNKNOWN
+from lite.stages.support import Support, check_support
 
 if TYPE_CHECKING:
     from lite.library.store import Library
 
 UNTRAINED_NOTE = (
-    "{model} is untrained: its filter and the search rank the documents together and keep the best {budget}, whatever "
-    "their scores, and how well it judges and answers was not measured."
+    "{model} is untrained: its filter ranks the documents and keeps the best {budget}, whatever their scores, and how "
+    "well it judges and answers was not measured."
 )
 NOTHING_RETRIEVED = f"<think>No document was retrieved.</think>\n<rank>{NONE}</rank>\n<answer>{UNKNOWN}</answer>"
 
@@ -125,20 +126,18 @@ class Rag:
         self._lock = threading.Lock()  # which adapters act is a state of the model
 
     @classmethod
-    def load(cls, name: str | Path | None = None, batch_size: int = 16) -> Rag:
+    def load(cls, name: str | Path = "tiny", batch_size: int = 16) -> Rag:
         """Load a trained pair of adapters and their model, or any vision-language model as it is.
 
         Args:
             name: A profile (`tiny`, `qwen3-vl-4b`: its run in `runs/`, for `tiny` else the shipped adapters) or a run
                 folder. What has no adapters is untrained: a hub id (`Qwen/Qwen3-VL-2B-Instruct`, downloaded at the
-                first use), the folder of a model, or `laptop`, a small one for machines without a GPU. By default the
-                largest trained profile that fits the GPU, as for `lite ask`.
+                first use), the folder of a model, or `laptop`, a small one for machines without a GPU.
             batch_size: Documents that stage 1 scores at once.
 
         Raises:
             LiteError: There is no such run or model, the adapters do not fit together, or memory is too small.
         """
-        name = name or default_model()
         if not is_trained(name) and is_model(name):
             return cls(*load_untrained(str(name)), batch_size)
         folders = find_adapters(name)
@@ -159,6 +158,11 @@ class Rag:
         return TINY_NOTE if self.stage2["base"] == "tiny" else ""
 
     @property
+    def quotes(self) -> bool:
+        """Whether the reasoning is asked to quote the documents: as the adapters were trained."""
+        return self.stage2.get("quotes", False)
+
+    @property
     def budget(self) -> int:
         """Documents that stage 2 reads, at most."""
         return min(self.stage1["max_kept"], self.stage2["max_documents"])
@@ -173,7 +177,7 @@ class Rag:
 
         Documents over stage 2's budget are dropped, lowest score first, and listed in `Trace.dropped`. Where no
         document reaches stage 1's threshold, or none is found, the answer is `not in the documents`. An untrained model
-        has no threshold: the best documents by search and filter together are kept, as many as stage 2 reads.
+        has no threshold: the documents with the highest scores are kept, as many as stage 2 reads.
 
         Args:
             question: As a person would ask it.
@@ -242,9 +246,8 @@ class Rag:
                 relevance = np.array([scores[document.id] for document in pool])
             yield Event("scored", scores={d.id: float(s) for d, s in zip(pool, relevance, strict=True)})
             threshold = self.stage1["threshold"] if threshold is None else threshold
-            search = None if threshold is not None else _search_order(question, pool, library is not None)
-            kept, dropped = select(relevance, threshold, len(pool), max_documents, search)
-        listing = arrange(question, [pool[i] for i in kept])
+            kept, dropped = select(relevance, threshold, len(pool), max_documents)
+        listing = arrange(question, [pool[i] for i in kept], quotes=self.quotes)
         yield Event("kept", ids=tuple(pool[i].id for i in kept), documents=listing.documents)
 
         start = time.perf_counter()
@@ -258,9 +261,7 @@ class Rag:
         seconds["stage 2"] = time.perf_counter() - start
 
         result = trace(listing, said, pool, relevance, [pool[i] for i in dropped], seconds, lenient=True)
-        threshold = None if system == BASE else threshold
-        fused = system != BASE and threshold is None
-        result = replace(result, untrained=self.untrained, threshold=threshold, fused=fused)
+        result = replace(result, untrained=self.untrained, threshold=None if system == BASE else threshold)
         yield Event("ranking", ids=result.ranking)
         yield Event("answer", text=result.answer)
         yield Event("done", trace=result)
@@ -285,7 +286,7 @@ class Rag:
         Returns:
             One per document that was kept, in stage 1's order.
         """
-        whole = shown_in(outcome, {document.id: document for document in documents})
+        whole = shown_in(outcome, {document.id: document for document in documents}, self.quotes)
         listings = [without(whole, {i}) for i in outcome.kept]
         asked = [listing for listing in listings if listing.documents]
         with self._active(self.stage2["active"]):
@@ -299,6 +300,17 @@ class Rag:
             Evidence(i, i in outcome.cited, other.answer, other.format_ok, normalise(other.answer) != before)
             for i, other in zip(outcome.kept, without_each, strict=True)
         )
+
+    def support(self, outcome: Trace, documents: Sequence[Document]) -> Support:
+        """Does this answer rest on what it cites? The answer is scored again with evidence masked, without generating.
+
+        Args:
+            outcome: Of `ask`.
+            documents: At least those that were kept; the event `retrieved` has them.
+        """
+        listing = shown_in(outcome, {document.id: document for document in documents}, self.quotes)
+        with self._active(self.stage2["active"]):
+            return check_support(self.model, self.processor, outcome, listing, self.stage2["document_chars"])
 
     def _say(self, listing: Listing, pool: Sequence[Document], adapters: Sequence[str]) -> Iterator[str]:
         if not listing.documents:
@@ -320,16 +332,6 @@ class Rag:
 
     def _limits(self) -> tuple[int, int]:
         return self.stage2["document_chars"], self.stage2["max_completion_length"]
-
-
-def _search_order(question: str, pool: Sequence[Document], found: bool) -> Sequence[int]:
-    """The place of each document, from 0, in the order of the library's search if it `found` them, else of BM25."""
-    if found or not pool:
-        return range(len(pool))
-    from lite.data.pools import Corpus  # BM25, for untrained models only
-
-    scores = Corpus(pool).bm25_scores(question)
-    return (scores[None] >= scores[:, None]).sum(1) - 1  # those without a word of the question share the last place
 
 
 def _pool(question: str, documents: Sequence[Document] | None, library: Library | str | Path | None) -> list[Document]:

@@ -8,14 +8,13 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from lite.cli.options import NOTHING, OCR, add_library, add_model, count, named_model, opened
-from lite.cli.view import evidence_table, show, show_passages
+from lite.cli.options import NOTHING, OCR, add_library, add_model, count, opened
+from lite.cli.view import evidence_table, show, show_passages, show_support
 from lite.console import Console
 from lite.library import RETRIEVED
 from lite.runs import LAPTOP, MODELS, NO_MODEL, find_adapters, is_trained, trained_profile
 from lite.schema import Document, LiteError, Trace, described
 from lite.stages.prompts import UNKNOWN
-from lite.startup import slim_imports
 from lite.terminal import ArgumentParser, printable, printable_json
 
 if TYPE_CHECKING:
@@ -48,8 +47,9 @@ def ask(arguments: list[str]) -> int:
         "--ocr", choices=list(OCR), default="auto", help="With --documents, as for `lite index`. [auto]"
     )
     parser.add_argument(
-        "--explain", action="store_true", help="Take each document away in turn and see whether the answer changes."
-    )
+        "--explain", action="store_true",
+        help="Check whether the answer rests on what it cites, and whether it changes without each document.",
+    )  # fmt: skip
     parser.add_argument(
         "--json", action="store_true", help="The trace as one line of JSON; with --explain a second line with the test."
     )
@@ -66,8 +66,8 @@ def ask(arguments: list[str]) -> int:
         documents = nearest(options.question, options.data, options.split, options.limit)
     else:
         library = opened(options.library)  # before the model: a wrong address shows at once
-    asked_for = named_model(options)
-    name = asked_for or trained_profile()
+    name = options.model or options.profile or trained_profile()
+    asked_for = bool(options.model or options.profile)
     if name == "tiny" and not asked_for and options.data != "flags":
         return passages(options.question, documents, library, options.json)
     return answer(options, name, documents, library)
@@ -88,12 +88,14 @@ def answer(options: argparse.Namespace, name: str, documents: list[Document] | N
     if options.explain:
         with progress.status("Asking again without each document …"):
             evidence = rag.explain(outcome, pool)
+            support = rag.support(outcome, pool)
+        show_support(support, view)
         if evidence:
             view.print(evidence_table(outcome, evidence))
     if options.json:
         print(printable_json(outcome.to_json()))
         if options.explain:
-            found = {"evidence": [asdict(found) for found in evidence]}
+            found = {"evidence": [asdict(found) for found in evidence], "support": asdict(support)}
             print(printable_json(json.dumps(found, ensure_ascii=False)))
     if outcome.failure:
         print(f"lite: the model's output is malformed ({outcome.failure}).", file=sys.stderr)
@@ -111,12 +113,12 @@ def load(name: str, progress: Console) -> Rag:
         find_adapters(name)  # says what is wrong before the imports below, which take long
     else:
         found = find_model(name)
-        with progress.status("Looking at the model …"), slim_imports():
+        with progress.status("Looking at the model …"):
             from lite.models.fits import fit
 
             fit(found.folder, found.name)
         download(found)  # shows its own progress
-    with progress.status("Loading the model …"), slim_imports():
+    with progress.status("Loading the model …"):
         from transformers.utils import logging as transformers_logging
 
         from lite.rag import Rag

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from lite.terminal import printable
 
 if TYPE_CHECKING:
     from lite.rag import Evidence, Rag
+    from lite.stages.support import Support
 
 
 def show(rag: Rag, question: str, console: Console, documents=None, library=None) -> tuple[Trace, tuple[Document, ...]]:
@@ -60,9 +62,24 @@ def show(rag: Rag, question: str, console: Console, documents=None, library=None
         number = outcome.shown.index(i) + 1
         source = Text.assemble((f"  [{number}] ", "bold cyan"), printable(titles[i]), (f"  {printable(i)}", "dim"))
         console.print(source, soft_wrap=True)
+    show_quotes(outcome, console)
     if outcome.dropped:
         console.print(f"{len(outcome.dropped)} more reached the threshold, but stage 2 reads only {len(outcome.kept)}.")
     return outcome, pool
+
+
+def show_quotes(outcome: Trace, console: Console) -> None:
+    """What the chain quotes, with its page, and what does not stand where it is said to."""
+    for quote in outcome.quotes:
+        number = (f"  [{outcome.shown.index(quote['id']) + 1}] ", "bold cyan")
+        page = (f"  page {quote['page']}" if quote["page"] else "", "dim")
+        words = f"“{printable(quote['quote'])}”"
+        found = (
+            (words, "green")
+            if quote["found"]
+            else Text.assemble((words, "red"), ("  not in this document", "bold red"))
+        )
+        console.print(Text.assemble(number, found, page), soft_wrap=True)
 
 
 def show_passages(documents: Sequence[Document], question: str, console: Console) -> None:
@@ -88,6 +105,24 @@ def documents_table(pool, scores: dict[str, float], kept, shown, untrained: bool
             Text(f"{value:.2g}", style), Text(printable(document.title), style),
         )  # fmt: skip
     return table
+
+
+def show_support(support: Support, console: Console) -> None:
+    """The verdict on whether the answer rests on what it cites, and its figures."""
+    style = {"rests on it": "bold green", "weak": "bold yellow"}.get(support.verdict, "bold red")
+    console.print(Text.assemble("Evidence: ", (support.verdict, style)))
+    for name, cited, uncited in (
+        ("without what is cited", support.necessity, support.uncited_necessity),
+        ("with it alone", support.sufficiency, support.uncited_sufficiency),
+    ):
+        if cited is not None:
+            control = "" if uncited is None else f"; of as much that is not cited: ×{math.exp(-uncited):.2g}"
+            console.print(
+                Text(f"  {name} the answer is ×{math.exp(-cited):.2g} as likely{control}", "dim"), soft_wrap=True
+            )
+    if support.words is not None:
+        stand = "stand" if support.words else "do not stand"
+        console.print(Text(f"  its words {stand} in what is cited", "dim"))
 
 
 def evidence_table(outcome: Trace, evidence: tuple[Evidence, ...]) -> Table:
