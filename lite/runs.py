@@ -27,7 +27,7 @@ LAPTOP = "laptop"
 # their true shape, SmolVLM2-500M takes 0.36 s a token and 9 ms a token of a prompt, Qwen3.5-0.8B 0.73 s and 20 ms.
 MODELS = {LAPTOP: "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"}
 # How a model without adapters is asked; a card says it of a trained one.
-UNTRAINED = {"document_chars": 1200, "max_documents": 5, "max_completion_length": 512}
+UNTRAINED = {"document_chars": 1200, "max_documents": 5, "max_completion_length": 512, "quotes": True}
 NO_MODEL = "No model has read these; name one with --model."
 PROFILES = {22000: "qwen3-vl-4b", 11000: "qwen3-vl-2b"}  # by MiB of the GPU, largest first; recipes/profile.sh asks
 
@@ -130,21 +130,6 @@ def trained_profile() -> str:
     return "tiny"
 
 
-def default_model() -> str:
-    """What answers where nothing is named.
-
-    Raises:
-        LiteError: No profile was trained; the embedded model is no choice for anybody's documents.
-    """
-    profile = trained_profile()
-    if profile == "tiny":
-        raise LiteError(
-            "No profile was trained that fits this machine. Name what is to answer: Rag.load('laptop') "
-            f"({MODELS[LAPTOP]}), any model's id or folder, or 'tiny', which knows only flags."
-        )
-    return profile
-
-
 def stage1_of(stage2: Path) -> Path:
     """The stage 1 adapter that the adapter `stage2` is stacked on: the one that its run's settings name, if it still
     exists, else the one of the stage1 run beside its own."""
@@ -218,8 +203,9 @@ def _is_count(value: object) -> bool:
 
 # What the fields of a card must be; it may hold others.
 CARD_FIELDS = {
-    **dict.fromkeys(("stage", "base", "base_fingerprint", "hash", "data", "model_type"), _is_text),
+    **dict.fromkeys(("stage", "base", "base_fingerprint", "hash", "data"), _is_text),
     **dict.fromkeys(("document_chars", "max_kept", "max_documents", "max_completion_length"), _is_count),
+    "quotes": lambda value: isinstance(value, bool),
     "max_pixels": lambda value: value is None or _is_count(value),
     "stage1_hash": lambda value: value is None or _is_text(value),
     "threshold": lambda value: isinstance(value, int | float) and 0 <= value <= 1,

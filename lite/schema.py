@@ -25,11 +25,6 @@ class LiteError(Exception):
     """A problem that the user can fix. The command line prints it without a traceback and exits with 1."""
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message that holds anything; many go on with a traceback or a list of hints."""
-    return next(filter(None, map(str.strip, str(error).splitlines())), "no message")
-
-
 @dataclass(frozen=True)
 class Document:
     """One thing that can be retrieved.
@@ -188,8 +183,10 @@ class Trace:
         threshold: Of P(relevant), where stage 1 ran; None in traces of earlier versions.
         switched_off: What was retrieved, too, and then switched off by hand: `id`, `kind`, `title`, `text`, its `place`
             in the order of retrieval among all documents, from 0, and its `score`.
-        untrained: Whether the model has no adapters: no threshold was tuned, and a fixed number of documents was kept.
-        fused: Whether those are the best by the ranks of search and of stage 1's scores together.
+        untrained: Whether the model has no adapters: its filter ranked the documents and kept a fixed number of them.
+        quotes: What the chain quotes, in its order: `id` of the document, `quote`, `found` (whether it stands there),
+            `start` and `end` in its text, `page` from 1 (the three None where that is not known), `boxes`: `[left, top,
+            right, bottom]` per line, as fractions of the page or image.
         note: What a reader must know of it: how an output was read that was a little off its form, or that no model
             was asked.
     """
@@ -212,7 +209,7 @@ class Trace:
     switched_off: tuple[dict, ...] = ()
     untrained: bool = False
     note: str = ""
-    fused: bool = False
+    quotes: tuple[dict, ...] = ()
 
     @property
     def format_ok(self) -> bool:
@@ -225,7 +222,7 @@ class Trace:
     @classmethod
     def from_json(cls, line: str) -> Trace:
         """Raises LiteError where `line` is not what `to_json` wrote; it may come from anybody."""
-        lists = ("documents", "retrieved", "kept", "dropped", "shown", "cited", "ranking", "switched_off")
+        lists = ("documents", "retrieved", "kept", "dropped", "shown", "cited", "ranking", "switched_off", "quotes")
         try:
             line.encode()  # of a file read with surrogateescape
             fields = json.loads(line, parse_constant=_no_number)
@@ -260,12 +257,30 @@ def _check(trace: Trace) -> None:
         raise ValueError("`kept`, `shown`, `ranking` and `cited` do not fit together")
     if set(trace.kept) & set(trace.dropped):
         raise ValueError("a document is in both `kept` and `dropped`")
-    for name in ("untrained", "fused"):
-        if not isinstance(getattr(trace, name), bool):
-            raise ValueError(f"`{name}` is neither true nor false")
+    _check_quotes(trace)
+    if not isinstance(trace.untrained, bool):
+        raise ValueError("`untrained` is neither true nor false")
     if trace.scores and set(trace.scores) != ids:
         raise ValueError("`scores` are not those of the documents")
     _check_numbers(trace)
+
+
+def _check_quotes(trace: Trace) -> None:
+    lengths = {document["id"]: len(document["text"]) for document in trace.documents}
+    for quote in trace.quotes:
+        place = quote["start"], quote["end"], quote["page"]
+        if not isinstance(quote["quote"], str) or quote["id"] not in trace.shown or type(quote["found"]) is not bool:
+            raise ValueError("a quote is of no document that was shown")
+        if not all(number is None or (type(number) is int and number >= 0) for number in place):
+            raise ValueError("the place of a quote is not a number")
+        start, end, _ = place
+        if (start is None) is not (end is None) or not (start or 0) <= (end or 0) <= lengths[quote["id"]]:
+            raise ValueError("a quote ends where its document does not go")
+        sides = [side for box in quote["boxes"] for side in box]
+        if not all(len(box) == 4 for box in quote["boxes"]) or not all(
+            type(side) in (int, float) and 0 <= side <= 1 for side in sides
+        ):
+            raise ValueError("a box of a quote is not four shares of the page")
 
 
 def _check_numbers(trace: Trace) -> None:

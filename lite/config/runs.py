@@ -182,6 +182,13 @@ class Stage2Config(RunConfig):
         },
     )
     max_documents: int = field(default=6, metadata={"help": "At most so many documents in a prompt."})
+    quotes: bool = field(
+        default=False,
+        metadata={
+            "help": "Ask for short quotes in the reasoning, and reward those that are in the cited document; they are "
+            "shown where they stand. Prompts of adapters trained without them do not ask."
+        },
+    )
     prompts_per_question: int = field(
         default=1,
         metadata={"help": "Prompts per training question, each with other irrelevant documents in another order."},

@@ -27,6 +27,7 @@ class Budget:
         document_chars: Of each text in the prompt.
         max_new_tokens: Of a completion.
         batch_size: Prompts at once.
+        quotes: Whether the reasoning is to quote the documents.
     """
 
     threshold: float
@@ -35,6 +36,7 @@ class Budget:
     document_chars: int
     max_new_tokens: int
     batch_size: int
+    quotes: bool = False
 
 
 def answer_examples(
@@ -66,7 +68,7 @@ def answer_examples(
     for i in missing:
         kept, over = select(scores[i], budget.threshold, budget.max_kept, budget.max_documents)
         documents = examples[i].documents
-        listings[i] = arrange(examples[i].question, [documents[j] for j in kept], order)
+        listings[i] = arrange(examples[i].question, [documents[j] for j in kept], order, budget.quotes)
         dropped[i] = [documents[j] for j in over]
 
     with progress_bar(console) as bar:

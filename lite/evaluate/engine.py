@@ -44,7 +44,7 @@ def budget(stage1: dict, stage2: dict, batch_size: int) -> Budget:
     """What the cards of two adapters say about filter and prompt."""
     return Budget(
         stage1["threshold"], stage1["max_kept"], stage2["max_documents"], stage2["document_chars"],
-        stage2["max_completion_length"], batch_size,
+        stage2["max_completion_length"], batch_size, stage2.get("quotes", False),
     )  # fmt: skip
 
 

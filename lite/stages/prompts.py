@@ -25,6 +25,15 @@ STAGE2_INSTRUCTION = (
     "<think>[i] ... [j] ...</think>\n<rank>[i] > [j]</rank>\n<answer>...</answer>\n"
     f"If none helps, write <rank>{NONE}</rank> and <answer>{UNKNOWN}</answer>."
 )
+# The same, where the reasoning is to quote the documents
+QUOTING_INSTRUCTION = (
+    "Answer the question from the documents. Think about each document by its number and say whether it "
+    f"{HELPS} or {HELPS_NOT}; from the text of one that {HELPS}, quote in quotation marks the few words that the "
+    "answer rests on, exactly as they are written there. Rank the documents that the answer rests on, best first, and "
+    "answer briefly. Write\n"
+    f'<think>[i] {HELPS}: "..." [j] {HELPS_NOT}.</think>\n<rank>[i]</rank>\n<answer>...</answer>\n'
+    f"If none helps, write <rank>{NONE}</rank> and <answer>{UNKNOWN}</answer>."
+)
 TAGS = ("think", "rank", "answer")
 # `HELPS_NOT` and what models write in its place
 DISMISSAL = re.compile(
@@ -85,7 +94,9 @@ def parse_stage1(completion: str) -> tuple[str | None, str]:
     return None, "extra text" if re.match(rf"({YES}|{NO})\b", text) else "neither word"
 
 
-def stage2_prompt(question: str, documents: Sequence[Document], document_chars: int = 2000) -> list[dict]:
+def stage2_prompt(
+    question: str, documents: Sequence[Document], document_chars: int = 2000, quotes: bool = False
+) -> list[dict]:
     """The list-wise prompt, as one conversational turn: instruction, question, numbered documents.
 
     Args:
@@ -93,8 +104,10 @@ def stage2_prompt(question: str, documents: Sequence[Document], document_chars: 
         documents: In the order in which they are numbered, from 1. Each image becomes an `{"type": "image"}`
             placeholder between its title and its text.
         document_chars: Of each text, see `clip`.
+        quotes: Ask for quotes in the reasoning.
     """
-    opening = f"{STAGE2_INSTRUCTION}\nQuestion: {plain(question)}\n"
+    instruction = QUOTING_INSTRUCTION if quotes else STAGE2_INSTRUCTION
+    opening = f"{instruction}\nQuestion: {plain(question)}\n"
     content: list[dict] = [{"type": "text", "text": opening}]
     for number, document in enumerate(documents, start=1):
         content.append({"type": "text", "text": f"[{number}] {plain(document.title)}\n"})

@@ -5,6 +5,8 @@ A chain says of each document, in the order of the prompt, whether it helps and 
     <think>[1] Flag of Peru does not help. [2] Chad: capital and government helps: The capital of Chad is N'Djamena.</think>
     <rank>[2]</rank>
     <answer>N'Djamena</answer>
+
+Where the prompt asks for quotes, facts out of texts stand in quotation marks.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from lite.schema import Document, Example, LiteError
 from lite.stages.prompts import DISMISSAL, HELPS, HELPS_NOT, NONE, UNKNOWN, clip, plain
 
 FACT_CHARS = 200  # of a quoted sentence
+QUOTATION_MARKS = re.compile('["“”„«»「」]')  # within a quotation
 NO_CAPTIONS: Mapping[str, str] = {}
 
 
@@ -25,6 +28,7 @@ def compose_chain(
     document_chars: int,
     captions: Mapping[str, str] = NO_CAPTIONS,
     best_first: Sequence[int] = (),
+    quotes: bool = False,
 ) -> str:
     """The completion that the labels of `example` call for.
 
@@ -35,6 +39,7 @@ def compose_chain(
         captions: What is seen on images, by document id. Of a relevant image the chain says this before it answers.
         best_first: The numbers of the documents in the order in which `<rank>` names those that help: labels do not
             tell which of them matters most. By default as the prompt numbers them.
+        quotes: As in the prompt: whether what a text contributes stands in quotation marks.
 
     Raises:
         LiteError: A document is relevant, but the first answer is missing or blank.
@@ -53,7 +58,8 @@ def compose_chain(
             continue
         others = [documents[i - 1] for i in helpful if i != number]
         fact = found_fact(example, document, others, document_chars, captions)
-        thoughts.append(f"[{number}] {title} {HELPS}: {quote(fact)}" if fact else f"[{number}] {title} {HELPS}.")
+        fact = in_marks(fact) if quotes and document.text and fact else quote(fact)
+        thoughts.append(f"[{number}] {title} {HELPS}: {fact}" if fact else f"[{number}] {title} {HELPS}.")
     ranked = sorted(helpful, key=best_first.index) if best_first else helpful
     rank = " > ".join(f"[{number}]" for number in ranked) or NONE
     return f"<think>{' '.join(thoughts)}</think>\n<rank>{rank}</rank>\n<answer>{answer}</answer>"
@@ -88,7 +94,7 @@ def found_fact(
                 len(asked & set(re.findall(r"\w+", sentence.lower()))),
             ),
         )
-        return clip(found, FACT_CHARS)
+        return around(found, answers)
     if document.id in captions:
         return f"{captions[document.id]}."
     if any(mentions(f"{other.title}\n{other.text}", answer) for other in others for answer in answers):
@@ -96,9 +102,28 @@ def found_fact(
     return f"{'; '.join(answers)}."
 
 
+def around(sentence: str, answers: Sequence[str]) -> str:
+    """At most `FACT_CHARS` characters of a sentence, in one piece, cut at words: from its beginning, unless an answer
+    stands behind that."""
+    if len(sentence) <= FACT_CHARS:
+        return sentence
+    ends = [match.end() for answer in answers if (match := re.search(re.escape(answer), sentence, re.IGNORECASE))]
+    start = max(0, min(ends, default=0) - FACT_CHARS)
+    piece = sentence[start : start + FACT_CHARS]
+    if start:
+        piece = piece.split(" ", 1)[-1]
+    return piece if start + FACT_CHARS >= len(sentence) else piece.rsplit(" ", 1)[0]
+
+
+def in_marks(text: str) -> str:
+    """As a quotation of what the prompt shows."""
+    return '"' + QUOTATION_MARKS.sub("'", plain(text)) + '"'
+
+
 def quote(text: str) -> str:
-    """As the prompt shows it, but for words that would dismiss the document: only the chain itself may say them."""
-    return DISMISSAL.sub("...", plain(text))
+    """As the prompt shows it, but for words that would dismiss the document, which only the chain itself may say, and
+    quotation marks."""
+    return DISMISSAL.sub("...", QUOTATION_MARKS.sub("'", plain(text)))
 
 
 def mentions(text: str, phrase: str) -> bool:

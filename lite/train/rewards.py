@@ -7,13 +7,15 @@ A completion is one assistant turn, `[{"role": "assistant", "content": text}]`; 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, update_wrapper
 
 from lite.metrics.answers import answer_score, exact_match, normalise, token_f1
 from lite.metrics.ranking import ndcg, set_f1
+from lite.schema import Document
 from lite.stages.answer import final_order
-from lite.stages.prompts import DISMISSAL, HELPS, NO, UNKNOWN, YES, citations, parse_stage1, parse_stage2
+from lite.stages.prompts import DISMISSAL, HELPS, NO, UNKNOWN, YES, Stage2Output, parse_stage1, parse_stage2
+from lite.stages.quotes import QUOTE_CHARS, QUOTED, Passage, locate, passages, quotes_of, says, tokens
 from lite.train.health import commonest_excess
 
 # ------------------------------------------------------------------------------------------------------------ stage 1
@@ -69,8 +71,9 @@ def with_credit(reward: Callable, credit: float) -> Callable:
 
 LONG = 3  # times the words of the right answer
 WHOLLY = 0.999  # an F1 of 1, but for the epsilon of the official code
-MIN_WORDS = 2  # that the chain must say of a document for it to count as discussed; the verdict asked for is enough
-VERDICT = re.compile(rf"\b{HELPS}\b|{DISMISSAL.pattern}", re.IGNORECASE)
+# What the chain must say of a document for it to count as discussed: two words; the verdict asked for is enough
+WORDS = re.compile(r"\w\W+\w")
+VERDICT = re.compile(rf"\b{HELPS}?\b|{DISMISSAL.pattern}", re.IGNORECASE)
 
 
 def stage2_format(
@@ -159,38 +162,102 @@ def answer(
     return rewards
 
 
-def grounding(completions: list[list[dict]], stage1_order: list[list[int]], **_: object) -> list[float]:
+def grounding(
+    completions: list[list[dict]],
+    stage1_order: list[list[int]],
+    texts: list[list[str]] | None = None,
+    titles: list[list[str]] | None = None,
+    question: list[str] | None = None,
+    **_: object,
+) -> list[float]:
     """Share of the ranked documents that the chain discusses and does not dismiss; 0 if it cites what does not exist.
 
-    Where `<rank>` says `none`: share of all documents that the chain dismisses. See `DISMISSAL` for its words.
+    Documents that the chain calls helpful and does not rank count as ranked without reason. Where `<rank>` says `none`:
+    share of all documents that the chain dismisses, see `DISMISSAL` for its words. An answer that rests on no document,
+    or documents for an answer that is not in them, contradict each other and earn nothing.
+
+    Where the prompt asks for quotes, a ranked document with a text counts only if the chain quotes it, see
+    `honest_quotes`; the whole is multiplied by the share of quotes that are honest, and halved where a ranked text
+    holds the answer, but no quote does.
+
+    Args:
+        texts, titles: Of the prompt's documents, as it shows them, where it asks for quotes; empty for a bare image.
+        question: As asked, likewise.
     """
     rewards = []
-    for completion, order in zip(completions, stage1_order, strict=True):
+    blank = [None] * len(completions)
+    columns = (stage1_order, texts or blank, titles or blank, question or blank)
+    for completion, order, shown, named, asked in zip(completions, *columns, strict=True):
         output = parse_stage2(completion[0]["content"], len(order))
-        cited = citations(output.reasoning)
-        if output.failure or not all(1 <= number <= len(order) for number in cited):
+        found = passages(output.reasoning)
+        said = _discussed(found)
+        dismissed = {number for number, text in said.items() if DISMISSAL.search(text)}
+        cited = {number for passage in found for number in passage.numbers}
+        unknown = output.answer.strip().rstrip(".").lower() == UNKNOWN
+        if output.failure or not all(1 <= number <= len(order) for number in cited) or unknown is bool(output.ranking):
             rewards.append(0.0)
-            continue
-        said = discussion(output.reasoning)
-        if output.ranking:
-            good = [number for number in output.ranking if number in said and not DISMISSAL.search(said[number])]
-            rewards.append(len(good) / len(output.ranking))
+        elif not output.ranking:
+            rewards.append(len(dismissed.intersection(order)) / len(order))
         else:
-            rewards.append(sum(bool(DISMISSAL.search(said.get(number, ""))) for number in order) / len(order))
+            good = [number for number in output.ranking if number in said and number not in dismissed]
+            share = 1.0
+            if shown is not None:
+                documents = [
+                    Document(str(n), "text", title, text)
+                    for n, (title, text) in enumerate(zip(named or shown, shown, strict=True), start=1)
+                ]
+                quotes, share = honest_quotes(output, documents, asked or "")
+                good = [number for number in good if not documents[number - 1].text or number in quotes]
+            helpful = {n for n, text in said.items() if n not in dismissed and VERDICT.search(text)}
+            rewards.append(len(good) / len(helpful.union(output.ranking)) * share)
     return rewards
 
 
-def discussion(reasoning: str) -> dict[int, str]:
-    """What a chain says of each document: all that follows its number up to the next one.
+def honest_quotes(output: Stage2Output, documents: Sequence[Document], question: str) -> tuple[set[int], float]:
+    """The numbers of the documents that a chain quotes honestly, and what its quotes are worth together, in [0, 1].
 
-    Left out where that is neither `MIN_WORDS` nor a verdict.
+    A quote is honest if it stands in the document that is cited with it, has at most `QUOTE_CHARS` characters and not
+    most of a longer text, says something that the question does not, and tells the document from those that are not
+    ranked.
     """
-    said: dict[int, str] = {}
-    _, *parts = re.split(r"\[([0-9]{1,4})\]", reasoning)
-    for number, text in zip(parts[::2], parts[1::2], strict=True):
-        said[int(number)] = f"{said.get(int(number), '')} {text}"
+    quotes = quotes_of(output.reasoning, documents)
+    others = [document for n, document in enumerate(documents, start=1) if n not in output.ranking]
+    known = {token.form for token in tokens(question)}
+    honest = []
+    for quote in quotes:
+        own = [token.form for token in tokens(quote["quote"])]
+        text = documents[int(quote["id"]) - 1].text
+        if (
+            quote["found"]
+            and len(quote["quote"]) <= min(QUOTE_CHARS, max(QUOTE_CHARS // 2, len(text) // 2))
+            and not known.issuperset(own)
+            and not any(locate(quote["quote"], other).found for other in others)
+        ):
+            honest.append(quote)
+    ranked = [documents[number - 1] for number in output.ranking]
+    supported = not any(says(document.text, output.answer) for document in ranked) or any(
+        says(quote["quote"], output.answer) for quote in honest
+    )
+    precision = len(honest) / len(quotes) if quotes else 1.0
+    return {int(quote["id"]) for quote in honest}, precision * (1.0 if supported else 0.5)
+
+
+def discussion(reasoning: str) -> dict[int, str]:
+    """What a chain says of each document: all that follows its number, or a list of numbers, up to the next one.
+
+    Quotes are no words of the chain's own. Left out where the rest is neither two words nor a verdict, unless it
+    quotes.
+    """
+    return _discussed(passages(reasoning))
+
+
+def _discussed(found: Sequence[Passage]) -> dict[int, str]:
+    said: dict[int, list[str]] = {}
+    for passage in found:
+        for number in passage.numbers:
+            said.setdefault(number, []).append(passage.text)
     return {
         number: text
-        for number, text in said.items()
-        if VERDICT.search(text) or len(re.findall(r"\w+", text)) >= MIN_WORDS
+        for number, text in ((number, " ".join(texts)) for number, texts in said.items())
+        if WORDS.search(text) or VERDICT.search(text) or QUOTED in text
     }

@@ -38,7 +38,7 @@ FREE_SETTINGS = {
 }  # fmt: skip
 
 # What runs of versions did that had no such setting yet: they can be resumed.
-ADDED_SETTINGS = {"first_word_credit": 0.0, "sampling_weights": "packed"}
+ADDED_SETTINGS = {"first_word_credit": 0.0, "sampling_weights": "packed", "quotes": False}
 
 
 def alone(train: Callable[[Config, ModelConfig, Console], Path]) -> Callable[[Config, ModelConfig, Console], Path]:

@@ -21,7 +21,6 @@ from lite.models.inputs import vision_tokens
 from lite.models.loading import load_model, lora_config
 from lite.runs import STAGE1, STAGE2, read_card, read_metrics, stage1_beside, tuned_card, write_card
 from lite.schema import LiteError
-from lite.stages.prompts import stage2_prompt
 from lite.train import rewards
 from lite.train.auto_fit import auto_fit, check_size
 from lite.train.callbacks import MetricsFile, ProgressLine
@@ -63,7 +62,6 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
         "stage": STAGE2,
         "base": model_config.model_name_or_path,
         "base_fingerprint": settings["base_fingerprint"],
-        "model_type": base.config.model_type,
         "adapter_mode": config.adapter_mode,
         "stage1_hash": settings.get("stage1_hash"),
         "active": acting(config.adapter_mode),
@@ -71,6 +69,7 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
         "max_documents": config.max_documents,
         "max_completion_length": config.max_completion_length,
         "max_pixels": model_config.max_pixels,
+        "quotes": config.quotes,
         "data": config.data,
         "seed": config.seed,
         "cold_start_steps": config.cold_start_steps,
@@ -102,7 +101,7 @@ def load_rows(
     """The training rows, with images that open and prompts that are short enough."""
     rows = training_rows(model, processor, config, stage1, console)
     check_images((document for row in rows for document in row.listing.documents), console)
-    prompts = [stage2_prompt(row.listing.question, row.listing.documents, config.document_chars) for row in rows]
+    prompts = [row.listing.prompt(config.document_chars) for row in rows]
     lengths = prompt_lengths(prompts, [row.listing.documents for row in rows], processor)
     return drop_long(rows, lengths, config.max_prompt_tokens)
 
@@ -116,7 +115,7 @@ def save_and_report(
     _, test, corpus = load_report_questions(config)
     budget = Budget(
         -np.inf, config.max_documents, config.max_documents, config.document_chars, config.max_completion_length,
-        config.per_device_eval_batch_size,
+        config.per_device_eval_batch_size, config.quotes,
     )  # fmt: skip
     health = summary(read_metrics(folder / "metrics.jsonl"), highest_reward(config.reward_weights, REWARDS))
     report = stage2_report(

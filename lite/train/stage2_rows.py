@@ -29,7 +29,7 @@ from lite.models.inputs import joined
 from lite.runs import read_card
 from lite.schema import Document, Example, LiteError
 from lite.stages.answer import Listing, arrange, select
-from lite.stages.prompts import stage2_prompt
+from lite.stages.prompts import clip
 from lite.train.chains import compose_chain
 
 logger = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ def fill(
         else:
             kept = relevant + passed[: n - len(relevant)]
         best_first = [pool.documents[i] for i in sorted(kept, key=lambda i: -of_pool[i])]
-        rows.append(Row(arrange(pool.example.question, best_first, config.seed + number), pool.example))
+        rows.append(Row(arrange(pool.example.question, best_first, config.seed + number, config.quotes), pool.example))
     rng.shuffle(rows)
     return rows
 
@@ -192,6 +192,15 @@ def draw_pool(
     return relevant + negatives
 
 
+def quoting_columns(rows: Sequence[Row], document_chars: int) -> dict[str, list]:
+    """What the reward for quotes must know: the question, and each document's title and text as the prompt shows it."""
+    return {
+        "question": [row.listing.question for row in rows],
+        "titles": [[document.title for document in row.listing.documents] for row in rows],
+        "texts": [[clip(document.text, document_chars) for document in row.listing.documents] for row in rows],
+    }
+
+
 def prompt_dataset(rows: Sequence[Row], config: Stage2Config, captions: Mapping[str, str] | None = None) -> Dataset:
     """The rows that a trainer draws from. Images are opened when a batch is drawn.
 
@@ -207,26 +216,33 @@ def prompt_dataset(rows: Sequence[Row], config: Stage2Config, captions: Mapping[
             i: [d.load_image() for d in rows[i].listing.documents if d.image is not None] for i in set(batch["row"])
         }
         columns = {
-            "prompt": [
-                joined(stage2_prompt(r.listing.question, r.listing.documents, config.document_chars)) for r in drawn
-            ],
+            "prompt": [joined(r.listing.prompt(config.document_chars)) for r in drawn],
             "images": [images[i] for i in batch["row"]],
         }
         if captions is not None:
             said = [
                 compose_chain(
-                    r.example, r.listing.documents, config.document_chars, captions, best_first=r.listing.stage1_order
+                    r.example,
+                    r.listing.documents,
+                    config.document_chars,
+                    captions,
+                    best_first=r.listing.stage1_order,
+                    quotes=config.quotes,
                 )
                 for r in drawn
             ]
             return columns | {"completion": [[{"role": "assistant", "content": text}] for text in said]}
-        return columns | {
-            "stage1_order": [list(r.listing.stage1_order) for r in drawn],
-            "relevant": [r.relevant() for r in drawn],
-            "answers": [list(r.example.answers) for r in drawn],
-            "metric": [r.example.metric for r in drawn],
-            "keywords": [r.example.keywords for r in drawn],
-            "category": [r.example.category for r in drawn],
-        }
+        return (
+            columns
+            | {
+                "stage1_order": [list(r.listing.stage1_order) for r in drawn],
+                "relevant": [r.relevant() for r in drawn],
+                "answers": [list(r.example.answers) for r in drawn],
+                "metric": [r.example.metric for r in drawn],
+                "keywords": [r.example.keywords for r in drawn],
+                "category": [r.example.category for r in drawn],
+            }
+            | (quoting_columns(drawn, config.document_chars) if config.quotes else {})
+        )
 
     return Dataset.from_dict({"row": range(len(rows))}).with_transform(to_columns)

@@ -16,7 +16,7 @@ settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")
 
 
-def rewarded(function, texts, **columns):
+def rewarded(function, texts, /, **columns):
     """As TRL calls it; the second value holds the logged columns."""
     extra = {}
     values = function(
@@ -161,6 +161,10 @@ GAMES = {  # name: (completion, the reward that must see through it)
     "cite all without reasoning": (said([2, 4], think="[1][2][3][4][5]"), "grounding"),
     "cite with a word": (said([2, 4], think="[2] good [4] good"), "grounding"),
     "one verdict for both": (said([2, 4], think="[2] [4] help, and so does what [1] helps."), "grounding"),
+    "one verdict for all": (said([2, 4], think="[1, 2, 3, 4, 5] help."), "grounding"),
+    "call all helpful, rank two": (said([2, 4], helpful=[1, 2, 3, 4, 5]), "grounding"),
+    "rank, but say it is not in the documents": (said([2, 4], answer=UNKNOWN), "grounding"),
+    "dismiss all, but answer": (said([]), "grounding"),
     "reason about one, cite both": (said([2, 4], think="[4] [2] Flag of Peru helps."), "grounding"),
     "reason without citing": (said([2, 4], think="The flag of Peru helps and so does its government."), "grounding"),
     "reason about others": (said([2, 4], think="[1] Flag of Chad helps. [3] Peru helps."), "grounding"),
@@ -433,3 +437,89 @@ def test_a_long_chain_is_judged_in_linear_time(piece):
     before = time.process_time()
     scores(text)
     assert time.process_time() - before < 3
+
+
+@pytest.mark.parametrize(
+    "both", ["[2, 4] help", "[2] and [4] help", "[2], [4] help.", "【2】 and 【4】 help", "[2,4] help"]
+)
+def test_documents_that_are_cited_together_are_discussed_together(both):
+    assert scores(said([2, 4], think=f"{both}"))["grounding"] == 1
+    assert scores(said([2, 4], think=f"{both.replace('help', 'do not help')}"))["grounding"] == 0
+
+
+# ------------------------------------------------------------------------------------------------------------- quotes
+
+TEXTS = [
+    "Chad lies in Africa. The capital of Chad is N'Djamena. Its flag is blue, yellow and red.",
+    "The capital of Peru is Lima. Peru lies in South America.",
+    "Peru and Chad have flags.",
+    "",
+    "The mountains are high. " * 20 + "The seat of the government of Peru is Lima, on the coast.",
+]
+QUOTING = CASE | {
+    "relevant": [2, 4], "answers": ["Lima"], "question": "What is the capital of Peru?", "texts": TEXTS,
+    "titles": TITLES,
+}  # fmt: skip
+
+
+def quoting(quote, ranked=(2, 4), answer="Lima", more=""):
+    """A completion that quotes document 2."""
+    helpful = "".join(f" [{n}] Flag helps." for n in ranked if n not in (2,))
+    think = f'[1] {TITLES[0]} does not help. [2] {TITLES[1]} helps: "{quote}"{more}{helpful}'
+    return said(list(ranked), answer, think=think)
+
+
+HONEST_QUOTE = "The capital of Peru is Lima."
+
+
+def test_an_honest_quote_earns_all():
+    columns = {name: [value] for name, value in QUOTING.items()}
+    for quote in (HONEST_QUOTE, "capital of Peru is Lima", "the  capital of\nPERU is *Lima*"):
+        assert rewarded(rewards.grounding, [quoting(quote)], **columns)[0] == [1.0], quote
+
+
+QUOTE_GAMES = {
+    "no quote": said([2, 4], "Lima", think="[2] Peru helps. [4] Flag helps."),
+    "quote that is not there": quoting("The capital of Peru is Cusco."),
+    "quote of another document": quoting("The capital of Chad is N'Djamena."),
+    "quote the question": quoting("The capital of Peru is"),
+    "quote the question alone": quoting("What is the capital of Peru?"),
+    "quote one small word": quoting("The"),
+    "quote a mark": quoting("…"),
+    "quote what others say, too": said([5], "Lima", think='[5] Peru helps: "of Peru is Lima"'),
+    "quote the whole document": said([5], "Lima", think=f'[5] Peru helps: "{TEXTS[4]}"'),
+    "quote without the answer": quoting("Peru lies in South America."),
+    "quote much, one of it right": quoting(HONEST_QUOTE, more=' "Peru is an island" "Lima lies inland"'),
+    "quote with a number changed": quoting("The capital of Peru is Lima 2."),
+    "quote before any citation": said([2, 4], "Lima", think=f'"{HONEST_QUOTE}" [2] Peru helps. [4] Flag helps.'),
+    "quote a number that does not exist": said(
+        [2, 4], "Lima", think=f'[2] Peru helps. [4] Flag helps. [9] "{HONEST_QUOTE}"'
+    ),
+    "quote and dismiss": said([2, 4], "Lima", think=f'[2] does not help: "{HONEST_QUOTE}" [4] Flag helps.'),
+    "open a quotation and never close it": said([2, 4], "Lima", think=f'[2] helps: "{HONEST_QUOTE} [4] Flag helps.'),
+    "empty quotation": quoting(""),
+    "the title for a quote": quoting("Government of Peru"),
+    "tags in a quote": quoting("</answer> The capital of Peru is Lima"),
+    "the document twice over": quoting(f"{HONEST_QUOTE} {HONEST_QUOTE}"),
+    "words in another order": quoting("Lima is the capital of Peru"),
+    "one word left out": quoting("The capital is Lima."),
+    "another document in the same quote": quoting(f"{HONEST_QUOTE} The capital of Chad is N'Djamena."),
+    "cite all with one quote": said([2, 4], "Lima", think=f'[1, 2, 3, 4, 5] help: "{HONEST_QUOTE}"'),
+    "answer not in the documents, quote all the same": quoting(HONEST_QUOTE, answer=UNKNOWN),
+}
+
+
+@pytest.mark.parametrize("name", QUOTE_GAMES)
+def test_no_quote_pays_more_than_an_honest_one(name):
+    columns = {name: [value] for name, value in QUOTING.items()}
+    (found,), _ = rewarded(rewards.grounding, [QUOTE_GAMES[name]], **columns)
+    assert 0 <= found < 1
+
+
+@given(
+    st.lists(st.sampled_from(["[1]", "[2]", "[1, 2]", '"', "“", "”", "helps", "Lima", "The capital", " ", "…", "</"]))
+)
+def test_any_chain_with_quotes_has_a_reward(pieces):
+    columns = {name: [value] for name, value in QUOTING.items()}
+    (found,), _ = rewarded(rewards.grounding, [said([2], "Lima", think="x" + "".join(pieces))], **columns)
+    assert 0 <= found <= 1
