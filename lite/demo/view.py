@@ -145,13 +145,25 @@ def difference(page: Page) -> dict[str, Any] | None:
 
 
 def chain(page: Page) -> str:
-    """The chain as far as it was generated, its citations as buttons that lead to the card."""
+    """The chain as far as it was generated, its citations as buttons that lead to the card. Of a finished one, quotes
+    are marked, and those that do not stand in the cited document."""
     found = re.split(r"\[([0-9]{1,9})\]", page.reasoning)
+    quotes = (
+        {quote["quote"]: "found" if quote["found"] else "missing" for quote in page.trace.quotes} if page.trace else {}
+    )
     pieces = [
-        (text, digits, int(digits) if digits and 1 <= int(digits) <= len(page.shown) else 0)
+        (marked(text, quotes), digits, int(digits) if digits and 1 <= int(digits) <= len(page.shown) else 0)
         for text, digits in zip(found[::2], [*found[1::2], ""], strict=True)
     ]
     return render("chain.html", page=page, pieces=pieces)
+
+
+def marked(text: str, quotes: Mapping[str, str]) -> list[tuple[str, str]]:
+    """A text in pieces, each with what is said of it in `quotes`; empty for what is no quote."""
+    if not quotes:
+        return [(text, "")]
+    pieces = re.split(f"({'|'.join(map(re.escape, sorted(quotes, key=len, reverse=True)))})", text)
+    return [(piece, quotes.get(piece, "")) for piece in pieces if piece]
 
 
 def ranking(page: Page) -> str:
@@ -200,13 +212,33 @@ def entry(page: Page, document: Document, asked: frozenset[str]) -> dict[str, An
     cited = page.trace is not None and i in page.trace.cited
     state, verdict = verdict_on(page, i, score, cited)
     found, pieces = found_in(document.title, document.text, asked)
+    made = page.trace.quotes if page.trace else ()
+    quotes = [quote for quote in made if quote["id"] == i and quote["found"] and quote["start"] is not None]
+    spans = sorted((quote["start"], quote["end"]) for quote in quotes)
+    boxes = [box for quote in quotes for box in quote["boxes"]]
     return {
         "document": document, "score": score, "cited": cited, "state": state, "verdict": verdict,
         "place": page.places[i], "number": page.shown.index(i) + 1 if i in page.shown else None,
         "picture": page.pictures.get(i, ""), "bar": None if score is None else position(score),
         "excerpt": pieces, "long": len(document.text) > EXCERPT, "text": clip(document.text, FULL_TEXT),
-        "found": found, "off": i in page.off,
+        "found": found, "off": i in page.off, "boxes": [[100 * side for side in box] for box in boxes],
+        "quoted": in_pieces(document.text, spans[:1], LEAD), "passages": in_pieces(document.text, spans, FULL_TEXT),
+        "page": quotes[0]["page"] if quotes else None,
     }  # fmt: skip
+
+
+def in_pieces(text: str, spans: Sequence[tuple[int, int]], around: int) -> list[tuple[str, bool]]:
+    """The stretches of a text and what stands around them, each piece with whether it is one; empty without any."""
+    if not spans:
+        return []
+    begin, finish = max(0, spans[0][0] - around), min(len(text), spans[-1][1] + around)
+    pieces, at = [("… " if begin else "", False)], begin
+    for start, end in spans:
+        pieces += [(text[at:start], False), (text[max(at, start) : end], True)]
+        at = max(at, end)
+    return [
+        piece for piece in (*pieces, (text[at:finish], False), (" …" if finish < len(text) else "", False)) if piece[0]
+    ]
 
 
 def verdict_on(page: Page, i: str, score: float | None, cited: bool) -> tuple[str, str]:

@@ -226,3 +226,40 @@ def test_every_step_on_the_way_can_be_shown() -> None:
             Elements(part(page))
         for part in PARTS:
             Elements(part(replace(page, documents=(), scores={}, kept=(), shown=(), reasoning="")))
+
+
+def quoting_page(*quotes: dict) -> Page:
+    page = page_of(text="Before it stands a sentence. The tower is 30 m high. And more.")
+    said = '[2] helps: "tower is 30 m high" and "the tower fell".'
+    return replace(page, reasoning=said, trace=replace(page.trace, reasoning=said, quotes=quotes))
+
+
+QUOTE = {"id": "d1", "quote": "tower is 30 m high", "found": True, "start": 33, "end": 51, "page": 4, "boxes": []}
+MISSING = QUOTE | {"quote": "the tower fell", "found": False, "start": None, "end": None, "page": None}
+
+
+def test_quotes_are_marked_in_the_chain_and_where_they_stand() -> None:
+    page = quoting_page(QUOTE, MISSING)
+    chain = view.chain(page)
+    assert '<mark class="quote found">tower is 30 m high</mark>' in chain
+    assert '<mark class="quote missing" title="not in the cited document">the tower fell</mark>' in chain
+    card = card_of(page, 1)
+    assert card.count('<mark class="quote found">tower is 30 m high</mark>') == 1 + ("<details>" in card)
+    assert "page 4" in text_of(card)
+    assert "quote" not in card_of(page, 3)
+    assert "<mark" not in view.chain(quoting_page())
+
+
+def test_boxes_of_a_quote_stand_on_the_picture() -> None:
+    page = quoting_page(QUOTE | {"boxes": [[0.1, 0.25, 0.5, 0.3]]})
+    card = card_of(replace(page, pictures={"d1": "data:image/webp;base64,AAAA"}), 1)
+    assert 'style="left:10.00%;top:25.00%;width:40.00%;height:5.00%"' in card
+    assert "<figure" not in card_of(page, 1)
+
+
+@settings(deadline=None)
+@given(start=st.integers(0, 60), length=st.integers(0, 60), quote=HOSTILE.filter(bool))
+def test_no_quote_of_a_strange_trace_breaks_the_page(start: int, length: int, quote: str) -> None:
+    page = quoting_page(QUOTE | {"quote": quote, "start": start, "end": start + length}, MISSING | {"found": True})
+    for html in (view.chain(page), view.cards(page)):
+        assert not {"script", "iframe", "style", "object"} & set(Elements(html).names)
