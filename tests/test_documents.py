@@ -18,6 +18,7 @@ from accelerate.state import AcceleratorState
 from lite.cli.main import main
 from lite.config.evaluate import parse_evaluate
 from lite.config.parse import parse
+from lite.config.recipes import with_recipe
 from lite.config.runs import Stage1Config, Stage2Config
 from lite.models.families import FAMILIES
 from lite.schema import LiteError
@@ -82,9 +83,9 @@ def check_lite(arguments: list[str]) -> None:
         assert end.value.code == 0
     elif arguments[0] == "train":
         assert main(["train", "--help"]) == 0
-        parse(STAGES[arguments[1]], "train", [*arguments[2:], "--use_cpu", "true"])
+        parse(STAGES[arguments[1]], "train", [*with_recipe(arguments[2:], arguments[1]), "--use_cpu", "true"])
     elif arguments[0] == "evaluate":
-        parse_evaluate([*arguments[1:], "--use_cpu", "true"])
+        parse_evaluate([*with_recipe(arguments[1:], "stage2"), "--use_cpu", "true"])
     else:
         with pytest.raises(Parsed):
             main(arguments)

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _guarded(command, arguments[len(name) :])
     if arguments[0] == "train" and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
         print(
-            "usage: lite train stage1|stage2 --config FILE [--any_field value]\n\n"
+            "usage: lite train stage1|stage2 --profile NAME|--config FILE [--any_field value]\n\n"
             "`lite train stage1 --help` and `lite train stage2 --help` list the fields."
         )
         return 0 if len(arguments) > 1 else 2
@@ -204,24 +204,28 @@ def _metrics(arguments: list[str]) -> int:
 def _train_stage1(arguments: list[str]) -> None:
     from lite.config.launch import is_main
     from lite.config.parse import parse
+    from lite.config.recipes import with_recipe
     from lite.config.runs import Stage1Config
     from lite.console import Console
     from lite.train.dry_run import dry_run_stage1
     from lite.train.stage1 import train_stage1
 
-    config, model_config = parse(Stage1Config, "train stage1", _without_gpu(arguments))
+    arguments = _without_gpu(with_recipe(arguments, "stage1"))
+    config, model_config = parse(Stage1Config, "train stage1", arguments)
     (dry_run_stage1 if config.dry_run else train_stage1)(config, model_config, Console(quiet=not is_main()))
 
 
 def _train_stage2(arguments: list[str]) -> None:
     from lite.config.launch import is_main
     from lite.config.parse import parse
+    from lite.config.recipes import with_recipe
     from lite.config.runs import Stage2Config
     from lite.console import Console
     from lite.train.dry_run import dry_run_stage2
     from lite.train.stage2 import train_stage2
 
-    config, model_config = parse(Stage2Config, "train stage2", _without_gpu(arguments))
+    arguments = _without_gpu(with_recipe(arguments, "stage2"))
+    config, model_config = parse(Stage2Config, "train stage2", arguments)
     (dry_run_stage2 if config.dry_run else train_stage2)(config, model_config, Console(quiet=not is_main()))
 
 
@@ -236,9 +240,10 @@ def _without_gpu(arguments: list[str]) -> list[str]:
 
 def _evaluate(arguments: list[str]) -> None:
     from lite.config.evaluate import parse_evaluate
+    from lite.config.recipes import with_recipe
     from lite.console import Console
 
-    config, recipe, model_config = parse_evaluate(arguments)
+    config, recipe, model_config = parse_evaluate(with_recipe(arguments, "stage2"))
     if config.ablate:
         from lite.train.ablation import ablate
 

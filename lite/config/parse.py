@@ -170,7 +170,8 @@ def print_help(sections: Mapping[str, Sequence[dataclasses.Field]], command: str
     console = Console()
     console.print(f"usage: lite {command} --config FILE [--any_field value]\n", markup=False)
     console.print(
-        "Runs, or continues, what FILE describes; recipes/*/ holds ready files with a comment on every value. A field "
+        "Runs, or continues, what FILE describes; `--profile tiny` takes the recipe of that name. "
+        "recipes/*/ holds ready files with a comment on every value. A field "
         "on the command line wins over the file.\n"
     )
     for title, fields in sections.items():
