@@ -28,7 +28,16 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = readme.documents()
 SECTIONS = readme.sections()
 STAGES = {"stage1": Stage1Config, "stage2": Stage2Config}
-OTHERS = {"source", "pip", "ray", "tensorboard", "playwright", "git", "curl"}  # commands of others, and the shell's
+OTHERS = {
+    "source",
+    "pip",
+    "uv",
+    "ray",
+    "tensorboard",
+    "playwright",
+    "git",
+    "curl",
+}  # commands of others, and of the shell
 
 
 def name_of(path: Path) -> str:
@@ -119,7 +128,9 @@ def check(command: str) -> None:
         assert all((ROOT / argument).exists() for argument in arguments if argument.startswith("tests/"))
     else:
         assert program in OTHERS, f"no test knows {program}"
-    if program == "pip":
+    if "--override" in arguments:
+        assert (ROOT / arguments[arguments.index("--override") + 1]).exists()
+    if program == "pip" or arguments[:2] == ["pip", "install"]:
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         assert set(re.search(r"\[(.*)\]", command)[1].split(",")) <= extras.keys()
 
