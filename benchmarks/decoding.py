@@ -24,16 +24,16 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+import bitsandbytes as bnb
 import torch
-from random_qwen import random_model
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import GenerationConfig
+from transformers import BitsAndBytesConfig, GenerationConfig, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from lite.config.model import ModelConfig
 from lite.models import shared_prompt
 from lite.models.adapters import activate, add_adapter
+from lite.models.layers import kept_in_16bit
 from lite.models.loading import lora_config
-from lite.models.memory import Shape
 from lite.runs import STAGE1, STAGE2
 
 ROOT = Path(__file__).parents[1]
@@ -138,11 +138,27 @@ def per_position(run, adapters: int) -> dict:
 
 def narrow(layers: int, adapters: int):
     """A Qwen3-VL of so many narrow layers in NF4, with adapters in float32 as a trainer has them."""
-    shape = Shape(
-        hidden=128, ff=128, layers=layers, heads=4, kv_heads=2, tied=True, head_dim=32, vocabulary=2048,
-        vision={"depth": 1, "hidden_size": 64, "intermediate_size": 128, "deepstack": 1},
+    rope = {"rope_type": "default", "rope_theta": 5_000_000, "mrope_interleaved": True, "mrope_section": [6, 5, 5]}
+    text = {
+        "hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": layers, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 2048, "rope_parameters": rope,
+    }  # fmt: skip
+    vision = {"depth": 1, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "out_hidden_size": 128}
+    config = Qwen3VLConfig(text_config=text, vision_config=vision | {"deepstack_visual_indexes": [0]})
+    torch.manual_seed(0)
+    model = Qwen3VLForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
+    quantised = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16, llm_int8_skip_modules=[kept_in_16bit(model)],
     )  # fmt: skip
-    model = random_model(shape, "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        model = Qwen3VLForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.bfloat16, quantization_config=quantised
+        )
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False  # see lite.models.loading
     names = [STAGE1, STAGE2][:adapters]
     for name in names:
         model = add_adapter(model, lora_config(ModelConfig(), model), name)

@@ -114,12 +114,22 @@ def heading(arguments: argparse.Namespace) -> dict:
         "card": torch.cuda.get_device_name() if cuda else "CPU",
         "card_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1) if cuda else None,
         "driver": driver() if cuda else None,
+        "cpu": cpu(),
         "cap_gib": arguments.cap_gib,
         "weights": "real" if arguments.real else "random",
         "tiny": arguments.tiny,
         "versions": {"python": platform.python_version(), "cuda": torch.version.cuda} | installed(),
         "date": date.today().isoformat(),
     }
+
+
+def cpu() -> str:
+    """The host's processor, which launches what the GPU runs."""
+    try:
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        return f"{names[0].partition(':')[2].strip()}, {len(names)} cores"
+    except (OSError, IndexError):
+        return platform.processor() or "unknown"
 
 
 def driver() -> str:

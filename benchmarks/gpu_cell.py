@@ -275,6 +275,7 @@ class Cell:
 
         trainer, _ = self.trainer()
         phases = self.phases
+        operations = count_first(trainer)
         phases.wrap(trainer, "_generate_single_turn", lambda: "generate")
         phases.wrap(trainer, "_get_per_token_logps_and_entropies", lambda: "log-probs")
         phases.wrap(trainer, "compute_loss", lambda: "log-probs")
@@ -297,7 +298,8 @@ class Cell:
             raise ArithmeticError("The trained weights are not finite.")
         completions = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
         generated = completions * self.settings["max_completion_length"]
-        result = {"seconds": seconds | ({"step": sum(seconds.values())} if steps else {})}
+        result = {"operations_per_position": round(operations[0] / self.settings["max_completion_length"])}
+        result |= {"seconds": seconds | ({"step": sum(seconds.values())} if steps else {})}
         if steps:
             result["generated_tokens_per_second"] = generated / seconds["generate"]
         if self.arguments.system == "lite":
@@ -348,6 +350,24 @@ class Cell:
         if not 0 < scores.min() <= scores.max() < 1:
             raise ArithmeticError(f"Scores are no probabilities: {scores.min()} to {scores.max()}.")
         return {"pairs_per_second": len(pairs) / self.phases.seconds["score"]}
+
+
+def count_first(trainer) -> list[int]:
+    """Count the operations that the host launches in the trainer's first generation, prompts included. Filled then."""
+    from decoding import Count
+
+    generate, counted = trainer._generate_single_turn, []
+
+    def counting(*args, **kwargs):
+        if counted:
+            return generate(*args, **kwargs)
+        with Count() as count:
+            result = generate(*args, **kwargs)
+        counted.append(count.operations.total())
+        return result
+
+    trainer._generate_single_turn = counting
+    return counted
 
 
 def cap_memory(cap_gib: float) -> float:

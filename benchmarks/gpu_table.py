@@ -96,6 +96,11 @@ def notes(result: dict, missing: list[str]) -> list[str]:
 
     sentences = {
         "Stage 1 scoring, pairs/s": told("1:score", lambda cell: f"{cell['pairs_per_second']:.1f}"),
+        "Operations that the host launches per generated position of stage 2": [
+            f"`{profile}` {cell['operations_per_position']:,}"
+            for profile in PROFILES
+            if "operations_per_position" in (cell := result["cells"].get(f"{profile}:2:lite") or {})
+        ],
         "Most image documents in a stage 2 prompt that still fit": told(
             "2:largest", lambda cell: ", ".join(map(fit, cell["largest"]))
         ),
@@ -105,6 +110,7 @@ def notes(result: dict, missing: list[str]) -> list[str]:
     return [
         *(f"{name}: {'; '.join(parts)}.\n" for name, parts in sentences.items() if parts),
         f"{result['card']} ({result['card_gib']} GiB, capped at {result['cap_gib']:g} GiB), driver {result['driver']}, "
+        f"{'host ' + result['cpu'] + ', ' if 'cpu' in result else ''}"
         f"{result['date']}; {result['weights']} weights, random inputs of the longest length that a recipe lets "
         f"through; {versions}.",
     ]

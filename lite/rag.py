@@ -25,7 +25,7 @@ from lite.models.adapters import activate, active, load_stack
 from lite.models.hub import is_model
 from lite.models.loading import load_model
 from lite.models.untrained import load_untrained
-from lite.runs import STAGE1, TINY_NOTE, find_adapters, is_trained, read_card, tuned_card
+from lite.runs import STAGE1, TINY_NOTE, default_model, find_adapters, is_trained, read_card, tuned_card
 from lite.schema import Document, LiteError, Trace
 from lite.stages.answer import (
     BASE,
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from lite.library.store import Library
 
 UNTRAINED_NOTE = (
-    "{model} is untrained: its filter ranks the documents and keeps the best {budget}, whatever their scores, and how "
-    "well it judges and answers was not measured."
+    "{model} is untrained: its filter and the search rank the documents together and keep the best {budget}, whatever "
+    "their scores, and how well it judges and answers was not measured."
 )
 NOTHING_RETRIEVED = f"<think>No document was retrieved.</think>\n<rank>{NONE}</rank>\n<answer>{UNKNOWN}</answer>"
 
@@ -126,18 +126,20 @@ class Rag:
         self._lock = threading.Lock()  # which adapters act is a state of the model
 
     @classmethod
-    def load(cls, name: str | Path = "tiny", batch_size: int = 16) -> Rag:
+    def load(cls, name: str | Path | None = None, batch_size: int = 16) -> Rag:
         """Load a trained pair of adapters and their model, or any vision-language model as it is.
 
         Args:
             name: A profile (`tiny`, `qwen3-vl-4b`: its run in `runs/`, for `tiny` else the shipped adapters) or a run
                 folder. What has no adapters is untrained: a hub id (`Qwen/Qwen3-VL-2B-Instruct`, downloaded at the
-                first use), the folder of a model, or `laptop`, a small one for machines without a GPU.
+                first use), the folder of a model, or `laptop`, a small one for machines without a GPU. By default the
+                largest trained profile that fits the GPU, as for `lite ask`.
             batch_size: Documents that stage 1 scores at once.
 
         Raises:
             LiteError: There is no such run or model, the adapters do not fit together, or memory is too small.
         """
+        name = name or default_model()
         if not is_trained(name) and is_model(name):
             return cls(*load_untrained(str(name)), batch_size)
         folders = find_adapters(name)
@@ -177,7 +179,7 @@ class Rag:
 
         Documents over stage 2's budget are dropped, lowest score first, and listed in `Trace.dropped`. Where no
         document reaches stage 1's threshold, or none is found, the answer is `not in the documents`. An untrained model
-        has no threshold: the documents with the highest scores are kept, as many as stage 2 reads.
+        has no threshold: the best documents by search and filter together are kept, as many as stage 2 reads.
 
         Args:
             question: As a person would ask it.
@@ -246,7 +248,8 @@ class Rag:
                 relevance = np.array([scores[document.id] for document in pool])
             yield Event("scored", scores={d.id: float(s) for d, s in zip(pool, relevance, strict=True)})
             threshold = self.stage1["threshold"] if threshold is None else threshold
-            kept, dropped = select(relevance, threshold, len(pool), max_documents)
+            search = None if threshold is not None else _search_order(question, pool, library is not None)
+            kept, dropped = select(relevance, threshold, len(pool), max_documents, search)
         listing = arrange(question, [pool[i] for i in kept], quotes=self.quotes)
         yield Event("kept", ids=tuple(pool[i].id for i in kept), documents=listing.documents)
 
@@ -261,7 +264,9 @@ class Rag:
         seconds["stage 2"] = time.perf_counter() - start
 
         result = trace(listing, said, pool, relevance, [pool[i] for i in dropped], seconds, lenient=True)
-        result = replace(result, untrained=self.untrained, threshold=None if system == BASE else threshold)
+        threshold = None if system == BASE else threshold
+        fused = system != BASE and threshold is None
+        result = replace(result, untrained=self.untrained, threshold=threshold, fused=fused)
         yield Event("ranking", ids=result.ranking)
         yield Event("answer", text=result.answer)
         yield Event("done", trace=result)
@@ -332,6 +337,16 @@ class Rag:
 
     def _limits(self) -> tuple[int, int]:
         return self.stage2["document_chars"], self.stage2["max_completion_length"]
+
+
+def _search_order(question: str, pool: Sequence[Document], found: bool) -> Sequence[int]:
+    """The place of each document, from 0, in the order of the library's search if it `found` them, else of BM25."""
+    if found or not pool:
+        return range(len(pool))
+    from lite.data.pools import Corpus  # BM25, for untrained models only
+
+    scores = Corpus(pool).bm25_scores(question)
+    return (scores[None] >= scores[:, None]).sum(1) - 1  # those without a word of the question share the last place
 
 
 def _pool(question: str, documents: Sequence[Document] | None, library: Library | str | Path | None) -> list[Document]:

@@ -130,6 +130,21 @@ def trained_profile() -> str:
     return "tiny"
 
 
+def default_model() -> str:
+    """What answers where nothing is named.
+
+    Raises:
+        LiteError: No profile was trained; the embedded model is no choice for anybody's documents.
+    """
+    profile = trained_profile()
+    if profile == "tiny":
+        raise LiteError(
+            "No profile was trained that fits this machine. Name what is to answer: Rag.load('laptop') "
+            f"({MODELS[LAPTOP]}), any model's id or folder, or 'tiny', which knows only flags."
+        )
+    return profile
+
+
 def stage1_of(stage2: Path) -> Path:
     """The stage 1 adapter that the adapter `stage2` is stacked on: the one that its run's settings name, if it still
     exists, else the one of the stage1 run beside its own."""
@@ -203,7 +218,7 @@ def _is_count(value: object) -> bool:
 
 # What the fields of a card must be; it may hold others.
 CARD_FIELDS = {
-    **dict.fromkeys(("stage", "base", "base_fingerprint", "hash", "data"), _is_text),
+    **dict.fromkeys(("stage", "base", "base_fingerprint", "hash", "data", "model_type"), _is_text),
     **dict.fromkeys(("document_chars", "max_kept", "max_documents", "max_completion_length"), _is_count),
     "quotes": lambda value: isinstance(value, bool),
     "max_pixels": lambda value: value is None or _is_count(value),

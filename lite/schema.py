@@ -25,6 +25,11 @@ class LiteError(Exception):
     """A problem that the user can fix. The command line prints it without a traceback and exits with 1."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that holds anything; many go on with a traceback or a list of hints."""
+    return next(filter(None, map(str.strip, str(error).splitlines())), "no message")
+
+
 @dataclass(frozen=True)
 class Document:
     """One thing that can be retrieved.
@@ -183,7 +188,8 @@ class Trace:
         threshold: Of P(relevant), where stage 1 ran; None in traces of earlier versions.
         switched_off: What was retrieved, too, and then switched off by hand: `id`, `kind`, `title`, `text`, its `place`
             in the order of retrieval among all documents, from 0, and its `score`.
-        untrained: Whether the model has no adapters: its filter ranked the documents and kept a fixed number of them.
+        untrained: Whether the model has no adapters: no threshold was tuned, and a fixed number of documents was kept.
+        fused: Whether those are the best by the ranks of search and of stage 1's scores together.
         quotes: What the chain quotes, in its order: `id` of the document, `quote`, `found` (whether it stands there),
             `start` and `end` in its text, `page` from 1 (the three None where that is not known), `boxes`: `[left, top,
             right, bottom]` per line, as fractions of the page or image.
@@ -209,6 +215,7 @@ class Trace:
     switched_off: tuple[dict, ...] = ()
     untrained: bool = False
     note: str = ""
+    fused: bool = False
     quotes: tuple[dict, ...] = ()
 
     @property
@@ -258,8 +265,9 @@ def _check(trace: Trace) -> None:
     if set(trace.kept) & set(trace.dropped):
         raise ValueError("a document is in both `kept` and `dropped`")
     _check_quotes(trace)
-    if not isinstance(trace.untrained, bool):
-        raise ValueError("`untrained` is neither true nor false")
+    for name in ("untrained", "fused"):
+        if not isinstance(getattr(trace, name), bool):
+            raise ValueError(f"`{name}` is neither true nor false")
     if trace.scores and set(trace.scores) != ids:
         raise ValueError("`scores` are not those of the documents")
     _check_numbers(trace)

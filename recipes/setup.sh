@@ -7,12 +7,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-if nvidia-smi >/dev/null 2>&1; then requirements=requirements-gpu.txt; else requirements=requirements.txt; fi
+# CUDA_VISIBLE_DEVICES= (set, and empty) leaves a GPU alone.
+if [ -n "${CUDA_VISIBLE_DEVICES-all}" ] && nvidia-smi >/dev/null 2>&1; then requirements=requirements-gpu.txt; else requirements=requirements.txt; fi
 
 [ "${CONDA_DEFAULT_ENV:-}" = base ] && CONDA_PREFIX=
 active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
 environment=${active:-$PWD/.venv}
-stamp=$environment/.mmrag-lite-$(cat "$requirements" pyproject.toml <(pwd) | cksum | cut -d ' ' -f 1)
+stamp=$environment/.mmrag-lite-$(cat "$requirements" pyproject.toml <(pwd; echo "${UV_TORCH_BACKEND:-}") | cksum | cut -d ' ' -f 1)
 
 if [ ! -e "$stamp" ]; then
     if [ -x "$environment/bin/python" ]; then  # before gigabytes are downloaded
@@ -44,7 +45,9 @@ if [ ! -e "$stamp" ]; then
     "$uv" pip install --quiet --compile-bytecode --python "$environment/bin/python" --requirement "$requirements"
     "$uv" pip install --quiet --python "$environment/bin/python" --no-deps --editable .
     if [ "$requirements" = requirements-gpu.txt ] && ! "$environment/bin/python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-        echo "nvidia-smi answers, but torch cannot use the GPU. CUDA 13 needs NVIDIA driver 580 or newer: update it, or train the tiny model (PROFILE=tiny)." >&2
+        driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1) || true
+        echo "torch cannot use this GPU with NVIDIA driver ${driver:-unknown}; CUDA 13 needs 580 or newer. Update the driver; or take PyTorch's build for an older one: UV_TORCH_BACKEND=cu126 (driver 560 or newer) before the command; or leave the GPU alone: CUDA_VISIBLE_DEVICES= PROFILE=tiny before the command." >&2
+        exit 1  # without the stamp: the next call looks again
     fi
     rm -f "$environment"/.mmrag-lite-*
     touch "$stamp"

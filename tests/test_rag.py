@@ -225,3 +225,10 @@ def test_the_tiny_model_says_that_it_is_one(rag: Rag) -> None:
     assert "only flags" in rag.note
     rag.stage2["base"] = "some/model"
     assert rag.note == ""
+
+
+def test_without_a_name_nothing_is_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lite.runs.gpu_mebibytes", lambda: None)
+    with pytest.raises(LiteError, match=r"No profile was trained.*Rag.load\('laptop'\)"):
+        Rag.load()

@@ -271,6 +271,23 @@ def test_setup_adds_the_gpu_packages_where_there_is_a_gpu(copy):
     assert any("--requirement requirements-gpu.txt" in call for call in copy.installs())
 
 
+def test_setup_fails_each_time_while_the_driver_is_too_old(copy, tmp_path):
+    copy.gpu("24564")
+    active = tmp_path / "active"
+    executable(active / "bin/python", 'case "$2" in *torch*) exit 1 ;; esac')
+    for _ in range(2):
+        done = copy.bash(SETUP, VIRTUAL_ENV=str(active))
+        assert done.returncode == 1
+        assert "CUDA 13 needs 580 or newer" in done.stderr
+        assert "UV_TORCH_BACKEND=cu126" in done.stderr
+        assert copy.installs()
+    done = copy.bash(SETUP, VIRTUAL_ENV=str(active), CUDA_VISIBLE_DEVICES="")  # as the message says
+    assert done.returncode == 0
+    assert any("--requirement requirements.txt" in call for call in copy.installs())
+    executable(active / "bin/python", "")
+    assert copy.bash(SETUP, VIRTUAL_ENV=str(active)).returncode == 0
+
+
 def test_setup_names_the_python_that_is_too_old(copy):
     (copy.bin / "uv").unlink()
     if shutil.which("uv", path="/usr/bin:/bin"):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lite.schema import Document, LiteError, Trace
+from lite.schema import Document, LiteError, Trace, first_line
 
 
 def document(image):
@@ -228,3 +228,11 @@ def test_no_value_of_any_field_gives_another_error(value):
             Trace.from_json(json.dumps(fields() | {name: value}))
         except LiteError:
             continue
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [("", "no message"), ("\n \n", "no message"), ("\n  No such file\n  at 0x1", "No such file"), ("a\r\nb", "a")],
+)
+def test_the_first_line_of_a_message_that_may_hold_none(message, line):
+    assert first_line(OSError(message)) == line

@@ -18,7 +18,7 @@ ROOT = Path(lite.__file__).parent
 # From the bottom up; a module imports from its own room and from rooms below, never beside or above.
 FLOORS = [
     {"schema", "__init__"},
-    {"files", "terminal", "console", "hub", "web"},
+    {"files", "terminal", "console", "hub", "startup", "web"},
     {"runs", "ray", "metrics", "config"},
     {"models", "library"},
     {"stages", "data"},

@@ -8,13 +8,14 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from lite.cli.options import NOTHING, OCR, add_library, add_model, count, opened
+from lite.cli.options import NOTHING, OCR, add_library, add_model, count, named_model, opened
 from lite.cli.view import evidence_table, show, show_passages, show_support
 from lite.console import Console
 from lite.library import RETRIEVED
 from lite.runs import LAPTOP, MODELS, NO_MODEL, find_adapters, is_trained, trained_profile
 from lite.schema import Document, LiteError, Trace, described
 from lite.stages.prompts import UNKNOWN
+from lite.startup import slim_imports
 from lite.terminal import ArgumentParser, printable, printable_json
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def ask(arguments: list[str]) -> int:
         documents = nearest(options.question, options.data, options.split, options.limit)
     else:
         library = opened(options.library)  # before the model: a wrong address shows at once
-    name = options.model or options.profile or trained_profile()
-    asked_for = bool(options.model or options.profile)
+    asked_for = named_model(options)
+    name = asked_for or trained_profile()
     if name == "tiny" and not asked_for and options.data != "flags":
         return passages(options.question, documents, library, options.json)
     return answer(options, name, documents, library)
@@ -113,12 +114,12 @@ def load(name: str, progress: Console) -> Rag:
         find_adapters(name)  # says what is wrong before the imports below, which take long
     else:
         found = find_model(name)
-        with progress.status("Looking at the model …"):
+        with progress.status("Looking at the model …"), slim_imports():
             from lite.models.fits import fit
 
             fit(found.folder, found.name)
         download(found)  # shows its own progress
-    with progress.status("Loading the model …"):
+    with progress.status("Loading the model …"), slim_imports():
         from transformers.utils import logging as transformers_logging
 
         from lite.rag import Rag

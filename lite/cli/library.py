@@ -113,7 +113,7 @@ def print_report(report: IndexReport, folder: Path, address: str) -> None:
     if report.upgraded:
         print("lite: this library was made by an earlier version; it was brought up to date.", file=sys.stderr)
     for problem in report.problems:
-        print(f"lite: left out: {printable(problem)}", file=sys.stderr)
+        print(f"lite: {'note' if problem in report.notes else 'left out'}: {printable(problem)}", file=sys.stderr)
     if report.kinds:
         kinds = printable(kinds_sentence(report.kinds))
         print(f"lite: not read, as kinds that lite does not know: {kinds}", file=sys.stderr)
@@ -126,7 +126,7 @@ def print_report(report: IndexReport, folder: Path, address: str) -> None:
     print(
         f"{printable(address)}: {report.documents} documents. Files: {report.added} added, "
         f"{report.changed} changed, {moved}{report.removed} removed, {report.unchanged} unchanged, "
-        f"{len(report.problems)} left out."
+        f"{len(report.problems) - len(report.notes)} left out."
     )
 
 

@@ -23,6 +23,7 @@ commands:
   train stage2   train ranking and answering with a reasoning chain on top of it, and report on it
   evaluate       answer the questions of a split; with --ablate, the table of variants
   export         write a run's adapters as one ordinary PEFT adapter, or merged into the model
+  push           share a run's adapters on the Hugging Face hub, with a model card
   index          read a folder of your own files into a library
   search         find documents in it
   ask            answer a question from it, ranked, explained and cited
@@ -37,6 +38,17 @@ commands:
 
 
 STOPPED = 130  # exit status after Ctrl-C
+# What to do where the GPU's memory ran out, by whether the command has a recipe's settings.
+OUT_OF_MEMORY = {
+    True: (
+        "outside of training",
+        "Lower per_device_eval_batch_size (it changes no result), then max_pixels; what was trained is kept.",
+    ),
+    False: (
+        "while the documents were read or the question answered",
+        "Close what else runs on the GPU (nvidia-smi lists it), or name a smaller model, such as --model laptop.",
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("train", "stage2"): _train_stage2,
         ("evaluate",): _evaluate,
         ("export",): _export,
+        ("push",): _push,
         ("index",): _index,
         ("search",): _search,
         ("ask",): _ask,
@@ -142,14 +155,13 @@ def _run(command, arguments: list[str]) -> int:
             return 1  # follows from what another process has said
         import torch
 
-        # Training catches its own, see lite.train.stage1; what is left scores, answers and reports.
+        from lite.schema import first_line
+
+        # Training catches its own, see lite.train.loop; what is left scores, answers and reports.
         if not isinstance(error, torch.OutOfMemoryError):
             raise
-        print(
-            f"lite: The GPU's memory ran out outside of training: {str(error).splitlines()[0]} Lower "
-            "per_device_eval_batch_size (it changes no result), then max_pixels; what was trained is kept.",
-            file=sys.stderr,
-        )
+        what, advice = OUT_OF_MEMORY[command in (_train_stage1, _train_stage2, _evaluate, _export)]
+        print(f"lite: The GPU's memory ran out {what}: {first_line(error)} {advice}", file=sys.stderr)
         return 1
 
 
@@ -270,6 +282,12 @@ def _export(arguments: list[str]) -> None:
     from lite.train.export import export
 
     print(f"Written: {printable(str(export(options.run, options.output_dir, options.merge)))}")
+
+
+def _push(arguments: list[str]) -> None:
+    from lite.cli.push import push
+
+    push(arguments)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lite.library.store import Library
 
 NOTHING = 3  # exit status where nothing was found
+ADAPTERS = "Adapters that `lite push` shared: their hub id (downloaded once), or a folder."
 OCR = {"auto": None, "on": True, "off": False}
 
 
@@ -40,6 +41,29 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="A profile that was trained (runs/PROFILE), a run folder, or `tiny`: the embedded model that knows only "
         "flags. [the one that fits the GPU, where it was trained]",
     )
+    add_adapters(named)
+
+
+def add_adapters(group: argparse._MutuallyExclusiveGroup) -> None:
+    """Adapters that somebody shared."""
+    group.add_argument(
+        "--adapters",
+        metavar="ID",
+        help="Adapters that `lite push` shared, by their hub id (downloaded once), or a folder.",
+    )
+
+
+def named_model(options: argparse.Namespace) -> str | None:
+    """What the options name, as `Rag.load` takes it; adapters of the hub are downloaded.
+
+    Raises:
+        LiteError: They cannot be fetched.
+    """
+    if options.adapters is None:
+        return options.model or options.profile
+    from lite.models.hub import fetch_adapters
+
+    return str(fetch_adapters(options.adapters))
 
 
 def count(text: str) -> int:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lite.cli.ask import load
-from lite.cli.options import add_library, add_model, count, opened
+from lite.cli.options import add_library, add_model, count, named_model, opened
 from lite.console import Console
 from lite.runs import LAPTOP, STAGE2, trained_profile
 from lite.schema import LiteError
@@ -49,9 +49,11 @@ def serve(arguments: list[str]) -> int:
             f"environment variable {KEY} (or give --api_key), or listen on 127.0.0.1."
         )
     library = opened(options.library)  # before the model: a wrong address shows at once
-    name = named(options.model or options.profile)
+    name = named(named_model(options))
     place = Place(options.host, options.port, key, options.max_waiting)
-    return serve(place, lambda: load(name, Console(stderr=True)), library.address, public_name(name))
+    return serve(
+        place, lambda: load(name, Console(stderr=True)), library.address, options.adapters or public_name(name)
+    )
 
 
 def mcp(arguments: list[str]) -> int:
@@ -68,8 +70,9 @@ def mcp(arguments: list[str]) -> int:
     if find_spec("mcp") is None:
         raise LiteError("lite mcp needs the extra `mcp`: pip install 'mmrag-lite[mcp]'")
     library = opened(options.library).address
-    name = options.model or options.profile or trained_profile()
-    silent = name == "tiny" and not options.profile  # the embedded model answers only where it is asked for
+    asked_for = named_model(options)
+    name = asked_for or trained_profile()
+    silent = name == "tiny" and not asked_for  # the embedded model answers only where it is asked for
     if silent:
         print("lite: only search is offered: no model was named or trained.", file=sys.stderr)
 

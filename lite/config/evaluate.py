@@ -38,6 +38,10 @@ class EvaluateConfig:
             "help": "Folder of stage 2's adapter. By default the run's; for `tiny` without a run, the shipped one."
         },
     )
+    adapters: str | None = field(
+        default=None,
+        metadata={"help": "Adapters that `lite push` shared, by hub id or folder, in place of the run's."},
+    )
     per_device_eval_batch_size: int | None = field(
         default=None, metadata={"help": f"Prompts at once, {OF_RECIPE}. Does not change the result."}
     )

@@ -7,10 +7,8 @@ import difflib
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 from rich.padding import Padding
 from rich.text import Text
 from trl import GRPOConfig, TrlParser
@@ -61,7 +59,7 @@ def parse(config_class: type[GRPOConfig], command: str, arguments: Sequence[str]
             else ""
         )
         raise LiteError(f"The settings do not fit together: {error}{remedy}") from error
-    check_rollouts(config, model_config)
+    check_rollouts(config)
     return config, model_config
 
 
@@ -73,26 +71,18 @@ def check_names(arguments: Sequence[str], known: Collection[str], command: str) 
             raise LiteError(f"Unknown argument --{name}{suggestion(name, known)} `lite {command} --help` lists them.")
 
 
-def check_rollouts(config: GRPOConfig, model_config: ModelConfig) -> None:
-    """Refuse `use_vllm` where it cannot work.
+def check_rollouts(config: GRPOConfig) -> None:
+    """Refuse TRL's `use_vllm`, which cannot work here.
 
     Raises:
-        LiteError: With what to set instead.
+        LiteError: It is asked for.
     """
-    if not config.use_vllm:
-        return
-    problems = []
-    if model_config.load_in_4bit:
-        problems.append(
-            "load_in_4bit: false, since TRL merges the adapters into the weights to hand them to vLLM, and NF4 weights "
-            "come out of that changed"
+    if config.use_vllm:
+        raise LiteError(
+            "use_vllm: lite samples by itself. TRL would merge the adapters into the weights to hand them to vLLM, "
+            "which 4-bit weights do not survive, and compute each prompt once per completion. Leave it out; "
+            "--sampling_weights auto may sample faster."
         )
-    if config.shared_prompt:
-        problems.append("shared_prompt: false, which has its own way of sampling")
-    if problems:
-        raise LiteError(f"use_vllm: true needs {'; and '.join(problems)}. Or set use_vllm: false.")
-    if not (torch.cuda.is_available() and find_spec("vllm")):
-        raise LiteError("use_vllm: true needs an NVIDIA GPU and the package vllm. Install it, or set use_vllm: false.")
 
 
 def _load_in_4bit(arguments: list[str]) -> bool:

@@ -31,6 +31,7 @@ from lite.runs import (
     trained_profile,
     tuned_card,
 )
+from lite.startup import slim_imports
 from lite.terminal import ArgumentParser, PrintableStream
 from lite.web import LOCAL, cannot_listen, listen, own_names, url
 
@@ -93,6 +94,10 @@ def demo(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="lite-demo-") as folder:
         with console.status("Opening the page …"):
             named = options.model or options.profile
+            if options.adapters is not None:
+                from lite.models.hub import fetch_adapters
+
+                named = str(fetch_adapters(options.adapters))
             page, loading = open_page(Path(folder), named or trained_profile(), library, place, named=named is not None)
         try:
             print(f"lite: {place.url}  (Ctrl-C stops)", flush=True)
@@ -119,6 +124,11 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, Place]:
         "--profile",
         help="A profile that was trained (runs/PROFILE), a run folder, or `tiny`: the embedded model that knows only "
         "flags. [what fits the GPU, if it was trained; else tiny, for the bundled documents alone]",
+    )
+    model.add_argument(
+        "--adapters",
+        metavar="ID",
+        help="Adapters that `lite push` shared: their hub id (downloaded once), or a folder.",
     )
     parser.add_argument(
         "--library", metavar="DIR", help=f"Documents of yours, see `lite index`. [{default_library()}, if it exists]"
@@ -245,7 +255,7 @@ def load(desk: Desk, profile: str, library: str | None) -> None:
             from lite.library.store import Library
 
             desk.library.set_result(Library.open(library))
-    with settling(desk.model):
+    with settling(desk.model), slim_imports():
         from transformers.utils import logging as transformers_logging
 
         from lite.rag import Rag

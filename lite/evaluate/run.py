@@ -22,6 +22,7 @@ from lite.evaluate.engine import Answer, transformers_engine, usable_cards
 from lite.evaluate.figures import report_systems
 from lite.evaluate.report import answers_markdown, answers_table
 from lite.files import read_json, write_text
+from lite.models.hub import fetch_adapters
 from lite.runs import find_adapters, read_card, stage1_of
 from lite.schema import Example, LiteError, Trace
 from lite.stages.answer import FULL
@@ -114,6 +115,8 @@ def engine_of(config: EvaluateConfig, model_config: ModelConfig, stage1: Path, s
 def adapters_of(config: EvaluateConfig, model_config: ModelConfig) -> tuple[Path, Path]:
     """Stage 1's adapter and stage 2's, or with vllm what `lite export` made of both."""
     if not config.engine.endswith("vllm"):
+        if config.adapters is not None:
+            return find_adapters(fetch_adapters(config.adapters))
         shipped = model_config.model_name_or_path == "tiny"
         return find_adapters(config.run, config.stage1_adapter, config.stage2_adapter, shipped)
     if config.exported is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lite.hub import give_up_early
 from lite.library.images import open_image
-from lite.schema import LiteError
+from lite.schema import LiteError, first_line
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -57,6 +57,6 @@ def _load(model: str) -> SentenceTransformer:
         return SentenceTransformer(model)
     except (OSError, ValueError) as error:
         raise LiteError(
-            f"Cannot load the embedding {model}: {str(error).strip().splitlines()[0]} Give a hub id or a folder of a "
+            f"Cannot load the embedding {model}: {first_line(error)} Give a hub id or a folder of a "
             "sentence-transformers model, or --embedding none."
         ) from error

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -17,12 +21,16 @@ from lite.schema import LiteError
 OCR_SIDE = 1600  # pixels of the longer side of a picture of usual shape; letters of a page of A4 are 12 to 20 high
 TILE_SIDE = 1400  # a longer picture is read in tiles
 LEAST_SIDE = 736  # the detector scales pictures up to it, whatever their other side grows to; so they are padded
-MOST_TILES = 200
+MOST_TILES = 200  # of one picture
+BESIDE = 24  # pixels between pieces of a thin picture that are read together
+FAINT = 12  # of 255: a difference that is no text
 LOWEST_LETTERS = 10  # pixels; a picture that is lower holds no letters
 SURE = 0.5  # a line that is less likely is not taken for text
 LINE_SHAPE = 4  # times as long as high, at least, is a line of text that cannot be read; other shapes are patterns
 
 Box = tuple[float, float, float, float]
+Tile = tuple[int, int, int, int]  # left, top, right, bottom
+_until: ContextVar[float] = ContextVar("until", default=math.inf)  # on the clock of `time.monotonic`
 
 
 class Recognised(NamedTuple):
@@ -31,17 +39,19 @@ class Recognised(NamedTuple):
     Args:
         words: (word, box) in reading order, boxes as fractions of the picture; a line break is a word of its own.
         unread: How many lines look like text and could not be read.
+        left_out: What was not looked at, and why.
     """
 
     words: list[tuple[str, Box]]
     unread: int = 0
+    left_out: str = ""
 
     @property
     def note(self) -> str:
-        """For the report, where most of the lines could not be read."""
+        """For the report: what was not looked at; or that most of the lines could not be read."""
         lines = sum(word == "\n" for word, _ in self.words)
-        if self.unread <= lines:
-            return ""
+        if self.left_out or self.unread <= lines:
+            return self.left_out
         return (
             f"{self.unread} line{'s' * (self.unread > 1)} in its picture could not be read, perhaps because of the "
             "script: text recognition reads Latin, Chinese and Japanese, not Cyrillic, Arabic, Hebrew, Thai or Hangul."
@@ -85,43 +95,103 @@ def recognise(picture: Image.Image) -> Recognised:
     """
     if min(picture.size) < LOWEST_LETTERS:
         return NOTHING
+    tiles = _tiles(picture)
+    read = max(tiles[-1][2:]) / max(picture.size)
+    left_out = f"text was looked for in the first {100 * read:.0f} % of its length only." if read < 1 else ""
     words: list[tuple[str, Box]] = []
     unread = 0
-    for left, top, right, bottom in _tiles(picture):
-        found, missed = _lines(np.asarray(picture.crop((left, top, right, bottom))))
+    for together in _sheets(picture, [tile for tile in tiles if not _is_plain(picture.crop(tile))]):
+        if time.monotonic() > _until.get():
+            left_out = "there was no time left to look for text in all of it (--max_seconds)."
+            break
+        found, missed = _lines(np.asarray(_sheet(picture, together)))
         unread += missed
-        for text, box in found:
-            words.append((text, _fraction(box, (left, top), picture.size)))
-    return Recognised(words, unread)
+        words += _put_back(found, together, picture.size)
+    return Recognised(words, unread, left_out)
 
 
-def _fraction(box: Box, origin: tuple[int, int], size: tuple[int, int]) -> Box:
-    (x, y), (width, height) = origin, size
-    return ((x + box[0]) / width, (y + box[1]) / height, (x + box[2]) / width, (y + box[3]) / height)
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Within it, `recognise` begins nothing new once so many seconds are over."""
+    token = _until.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _until.reset(token)
 
 
-def _tiles(picture: Image.Image) -> Iterator[tuple[int, int, int, int]]:
-    """Left, top, right and bottom of the pieces that are read one by one."""
+def _is_plain(tile: Image.Image) -> bool:
+    """Whether it is of one colour, but for what no eye sees."""
+    return all(high - low < FAINT for low, high in tile.getextrema())
+
+
+def _tiles(picture: Image.Image) -> list[Tile]:
+    """The pieces that are looked at one by one, in order; of a very long picture, the first ones."""
     width, height = picture.size
     upright = height >= width
     length, side = max(width, height), min(width, height)
     usual = max(TILE_SIDE, side)
-    if length <= max(OCR_SIDE, 1.5 * usual) or length > MOST_TILES * usual:
-        yield 0, 0, width, height
-        return
+    if length <= max(OCR_SIDE, 1.5 * usual):
+        return [(0, 0, width, height)]
+    tiles: list[Tile] = []
     start = 0
-    while start < length:
+    while start < length and len(tiles) < MOST_TILES:
         end = min(start + usual, length)
         if length - end > usual // 4:
             near = end - usual // 3
             strip = picture.crop((0, near, width, end) if upright else (near, 0, end, height)).convert("L")
             change = np.asarray(strip, dtype=np.float32).std(axis=1 if upright else 0)
-            calm = np.convolve(change, np.ones(9) / 9, mode="same")  # the middle of a gap, not its edge
-            end = near + int(len(calm) - 1 - np.argmin(calm[::-1]))
+            end = near + _gap(np.convolve(change, np.ones(9) / 9, mode="same"))
         else:
             end = length
-        yield (0, start, width, end) if upright else (start, 0, end, height)
+        tiles.append((0, start, width, end) if upright else (start, 0, end, height))
         start = end
+    return tiles
+
+
+def _gap(change: np.ndarray) -> int:
+    """The middle of the widest place where least is to see."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], change < change.min() + 0.5, [0]])))
+    starts, ends = edges[::2], edges[1::2]
+    widest = len(starts) - 1 - int(np.argmax((ends - starts)[::-1]))
+    return int(starts[widest] + ends[widest]) // 2
+
+
+def _sheets(picture: Image.Image, tiles: list[Tile]) -> Iterator[list[Tile]]:
+    """Which pieces are read at once: as many of a thin picture as fill the height that the detector wants anyway."""
+    count = max(1, LEAST_SIDE // (min(picture.size) + BESIDE))
+    for start in range(0, len(tiles), count):
+        yield tiles[start : start + count]
+
+
+def _sheet(picture: Image.Image, tiles: list[Tile]) -> Image.Image:
+    """Pieces of a thin picture side by side."""
+    if len(tiles) == 1:
+        return picture.crop(tiles[0])
+    upright, step = picture.height >= picture.width, min(picture.size) + BESIDE
+    longest = max(max(right - left, bottom - top) for left, top, right, bottom in tiles)
+    size = (step * len(tiles), longest) if upright else (longest, step * len(tiles))
+    sheet = Image.new("RGB", size, tuple(np.median(np.asarray(picture.crop(tiles[0])), axis=(0, 1)).astype(int)))
+    for number, tile in enumerate(tiles):
+        sheet.paste(picture.crop(tile), (step * number, 0) if upright else (0, step * number))
+    return sheet
+
+
+def _put_back(found: list[tuple[str, Box]], tiles: list[Tile], size: tuple[int, int]) -> list[tuple[str, Box]]:
+    """Words of a sheet, piece by piece, with their boxes as fractions of the picture that the pieces are of."""
+    (width, height), axis, step = size, 0 if size[1] >= size[0] else 1, min(size) + BESIDE
+    pieces: list[list[tuple[str, Box]]] = [[] for _ in tiles]
+    number = 0
+    for word, box in found:
+        if word == "\n":
+            pieces[number].append((word, box))
+            continue
+        number = min(len(tiles) - 1, int((box[axis] + box[axis + 2]) / 2 // step)) if len(tiles) > 1 else 0
+        x, y = tiles[number][:2]
+        x, y = (x - step * number, y) if axis == 0 else (x, y - step * number)
+        box = ((x + box[0]) / width, (y + box[1]) / height, (x + box[2]) / width, (y + box[3]) / height)
+        pieces[number].append((word, box))
+    return [word for piece in pieces for word in piece]
 
 
 def _lines(pixels: np.ndarray) -> tuple[list[tuple[str, Box]], int]:

@@ -23,6 +23,7 @@ from lite.library.html import split_html
 from lite.library.images import enable_heic, open_image, read_image
 from lite.library.mail import split_mail
 from lite.library.markdown import split_markdown
+from lite.library.ocr import time_limit
 from lite.library.open_document import open_document_html
 from lite.library.parts import DEFAULT_LIMITS, Limits, Part, Unreadable
 from lite.library.pdf import read_pdf
@@ -50,8 +51,9 @@ DOCUMENTS = (".pdf", *TEXT, *MARKDOWN, *HTML, *OFFICE, *MAIL, *TABLES, *IMAGES, 
 SUFFIXES = (*DOCUMENTS, *CODE)
 PICTURED = (".pdf", *OFFICE, *IMAGES, *HEIC)  # other documents come out of them with text recognition
 
-VERSION = 3  # changes when other documents come out of the same file
+VERSION = 4  # changes when other documents come out of the same file
 SMALL_PICTURE = 64  # pixels of a side up to which a picture in a document is a logo or a rule
+OCR_TIME = 0.8  # of the seconds that a file may take: what is left then is kept as pictures, without their text
 DAMAGED = (
     zipfile.BadZipFile, InvalidFileException, etree.LxmlError, OSError, AttributeError, IndexError, KeyError,
     RecursionError, SyntaxError, TypeError, ValueError,
@@ -77,7 +79,8 @@ def read_file(path: Path, ocr: bool, limits: Limits = DEFAULT_LIMITS) -> list[Pa
             raise Unreadable(f"it has {size / 1e6:,.0f} MB; the limit is {limits.megabytes} MB (--max_megabytes).")
         if path.suffix.lower() not in SUFFIXES:
             raise Unreadable(f"files of its kind are not read. Save it as one of {' '.join(DOCUMENTS)}")
-        parts = [_clean(part) for part in _READERS[path.suffix.lower()](path, ocr, limits)]
+        with time_limit(OCR_TIME * limits.seconds):
+            parts = [_clean(part) for part in _READERS[path.suffix.lower()](path, ocr, limits)]
     except LiteError as error:  # an extra is missing
         raise Unreadable(str(error)) from error
     except OSError as error:

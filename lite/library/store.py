@@ -27,7 +27,7 @@ from lite.library import words
 from lite.library.embedding import embed_query, embed_rows, embedding_size
 from lite.library.images import open_image
 from lite.library.parts import File
-from lite.schema import Document, LiteError
+from lite.schema import Document, LiteError, first_line
 
 if TYPE_CHECKING:
     from lite.library.parts import Limits
@@ -103,7 +103,7 @@ class Library:
             library = cls(address, database.open_table(TABLE))
         except (OSError, RuntimeError, ValueError) as error:  # what LanceDB raises depends on the store
             raise LiteError(
-                f"Cannot open the library in {address}: {str(error).splitlines()[0][:300]} Check the address and, "
+                f"Cannot open the library in {address}: {first_line(error)[:300]} Check the address and, "
                 "for an object store, the keys in the environment."
             ) from error
         if embedding is not None and embedding != library.embedding:

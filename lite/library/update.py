@@ -46,10 +46,12 @@ class IndexReport(LeftOut):
     """What a run of `Library.index` did, in files; `documents` is what the library holds now.
 
     Args:
+        notes: Those of `problems` that are about files which were read: what in them was not, or was read another way.
         moved: Found under another name or in another folder, and not read again.
         upgraded: Whether the library was of an earlier version.
     """
 
+    notes: list[str] = field(default_factory=list)
     added: int = 0
     changed: int = 0
     moved: int = 0
@@ -180,7 +182,9 @@ class _Here:
             self.gone |= {key} & self.mine.keys()  # what it held before it was damaged
             self.files.pop(key, None)
         else:
-            self.report.problems += [f"{path}: {part.note}" for part in parts if part.note]
+            notes = [f"{path}: {part.note}" for part in parts if part.note]
+            self.report.notes += notes
+            self.report.problems += notes
             self.report.changed += key in self.mine
             self.report.added += key not in self.mine
             state = self.states[path]

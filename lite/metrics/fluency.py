@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lite.hub import give_up_early
-from lite.schema import LiteError
+from lite.schema import LiteError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def load_bartscore(model: str = MODEL, weights: Path | None = None) -> Scorer | 
     except (OSError, ValueError) as error:
         if Path(model).exists():
             raise LiteError(f"{model} holds no BART with its tokenizer: {error}") from error
-        logger.warning("QA-FL is unavailable: %s cannot be loaded (%s).", model, str(error).splitlines()[0])
+        logger.warning("QA-FL is unavailable: %s cannot be loaded (%s).", model, first_line(error))
         return None
     if weights is not None:
         _load_weights(bart, weights)

@@ -185,6 +185,12 @@ def load_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str) ->
     """
     card = read_card(folder)
     fingerprint = base_fingerprint(model)
+    kind, trained_on = base_of(model).config.model_type, card.get("model_type")
+    if trained_on not in (None, kind):  # cards of earlier versions do not say it
+        raise LiteError(
+            f"The adapter {folder} was trained on a {trained_on} ({card['base']}), and this model is a {kind}. Load "
+            "the model that it was trained on."
+        )
     if card["base_fingerprint"] != fingerprint:
         raise LiteError(
             f"The adapter {folder} was trained on {card['base']} (fingerprint {card['base_fingerprint']}), "

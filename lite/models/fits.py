@@ -13,13 +13,26 @@ from lite.models.hub import CHOOSE
 from lite.models.layers import language_layers, skeleton
 from lite.models.memory import GIB, NF4_BYTES
 from lite.runs import LAPTOP
-from lite.schema import LiteError
+from lite.schema import LiteError, first_line
 
 WORKING = 0.75 * GIB  # for activations, keys and values while documents are scored and an answer is generated
 CGROUPS = (  # of limit and use: version 2, then version 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
+
+
+def check_card() -> None:
+    """Refuse a GPU without bfloat16, such as Colab's T4: models of these families overflow in float16.
+
+    Raises:
+        LiteError: It names the GPU, and what to do.
+    """
+    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise LiteError(
+            f"This GPU ({torch.cuda.get_device_name()}) cannot compute in bfloat16, which lite needs. Take one of the "
+            "Ampere generation or newer (RTX 30, A10, L4), or the CPU: put CUDA_VISIBLE_DEVICES= before the command."
+        )
 
 
 def free_memory() -> int:
@@ -48,8 +61,9 @@ def fit(folder: Path, name: str) -> bool:
         name: For messages.
 
     Raises:
-        LiteError: It does not fit at all.
+        LiteError: It does not fit at all, or the GPU is too old.
     """
+    check_card()
     published, packed, is_packed = needed(folder, name)
     free = free_memory()
     if free >= published and not is_packed:
@@ -76,7 +90,7 @@ def needed(folder: Path, name: str) -> tuple[float, float, bool]:
         known = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         hollow = skeleton(config) if known else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise LiteError(f"transformers cannot read the configuration of {name} ({reason:.300}). {CHOOSE}") from error
     if hollow is None:
         raise LiteError(f"{name} ({config.model_type}) is no vision-language model that transformers knows. {CHOOSE}")

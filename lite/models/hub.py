@@ -28,7 +28,7 @@ from huggingface_hub.errors import (
 )
 
 from lite.hub import give_up_early
-from lite.runs import CARD, LAPTOP, MODELS
+from lite.runs import CARD, LAPTOP, MODELS, STAGE1, STAGE2
 from lite.schema import LiteError
 
 logger = logging.getLogger(__name__)
@@ -111,6 +111,37 @@ def download(found: Found) -> Path:
     logger.warning("Downloading %s: %s, once, to %s", found.name, _size(found.missing), place)
     folder = Path(_fetched(found.name))
     find_model.cache_clear()
+    return folder
+
+
+def fetch_adapters(name: str) -> Path:
+    """The folder of both stages' adapters that `lite push` wrote: a local one, or one of the hub, downloaded once.
+
+    Only settings (JSON) and weights (safetensors) are fetched; both are checked when they are loaded.
+
+    Raises:
+        LiteError: There are none of that name, or they cannot be fetched.
+    """
+    if Path(name).is_dir():
+        folder = Path(name)
+    else:
+        give_up_early(name)
+        files = [f"{stage}/{file}" for stage in (STAGE1, STAGE2) for file in (ADAPTER, "*.safetensors", CARD)]
+        try:
+            folder = Path(snapshot_download(name, allow_patterns=files, etag_timeout=PATIENCE))
+        except HFValidationError as error:
+            raise LiteError(f"{name} is neither a folder nor a hub id (ORGANISATION/NAME).") from error
+        except RepositoryNotFoundError as error:
+            raise LiteError(
+                f"There are no adapters {name} on the Hugging Face hub, or they are private (then: hf auth login)."
+            ) from error
+        except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError, HfHubHTTPError) as error:
+            raise LiteError(_unreachable(name, error).replace("--model FOLDER", "--adapters FOLDER")) from error
+    if not (folder / STAGE2 / CARD).exists():
+        raise LiteError(
+            f"{name} holds no adapters that lite can ask ({STAGE2}/{CARD} is missing). `lite push` makes such ones; of "
+            "another adapter, merge it into its model and give that: --model FOLDER."
+        )
     return folder
 
 

@@ -7,6 +7,7 @@ bitsandbytes, or through Unsloth where that is asked for.
 from __future__ import annotations
 
 import logging
+import os
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,17 +28,19 @@ from transformers import (
 
 from lite.config.model import ModelConfig
 from lite.hub import give_up_early
+from lite.models.fits import check_card
 from lite.models.inputs import check_template, limit_pixels, vision_tokens
 from lite.models.layers import check_reach, kept_in_16bit, lora_targets, skeleton
 from lite.runs import TINY
-from lite.schema import LiteError
+from lite.schema import LiteError, first_line
 
 logger = logging.getLogger(__name__)
 
 # Read in unsloth 2026.10.7: it compiles the model's layers anew, attention included, forces a static cache on
 # `generate`, and turns TRL's switching of gradient checkpointing off. Whether our attention, our decoding and a frozen
-# stage 1 survive that, only tests/test_gpu.py can say: it passes on a GPU through transformers; under Unsloth its first
-# test had not ended after 130 s. `auto` changes when they pass.
+# stage 1 survive that, only tests/test_gpu.py can say: it passes on a GPU through transformers; under Unsloth, with its
+# compilation, its first test had not ended after 130 s. Without it they pass on a CPU. `auto` changes when they pass on
+# a GPU.
 UNPROVEN = (
     "backend auto loads through transformers: under Unsloth, that stage 1 stays frozen and the shared prompt exact has "
     "not been tested on a GPU yet. --backend unsloth tries it."
@@ -54,6 +57,8 @@ def load_model(config: ModelConfig, use_cpu: bool = False) -> tuple[PreTrainedMo
         LiteError: The model cannot be loaded; the message says why and what to try.
     """
     path = model_path(config.model_name_or_path)
+    if not use_cpu:
+        check_card()  # before anything is downloaded
     give_up_early(path)
     if choose_backend(config.backend) == "unsloth":
         load = load_with_unsloth
@@ -139,6 +144,10 @@ def _load_with_transformers(path: str, config: ModelConfig, on_gpu: bool) -> tup
 
 def load_with_unsloth(path: str, config: ModelConfig) -> tuple[PreTrainedModel, ProcessorMixin]:
     """The model with Unsloth's kernels. TRL's trainers must be imported before: `import unsloth` rewrites them."""
+    # Unsloth compiles the model's layers anew, which had not ended after minutes; its kernels do without. It also
+    # counts its users unless told not to. Either variable can be set by hand.
+    os.environ.setdefault("UNSLOTH_COMPILE_DISABLE", "1")
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
     from unsloth import FastVisionModel
 
     # Checkpointing is the trainer's to switch on: Unsloth's own form of it ("unsloth") is lost when TRL does.
@@ -158,6 +167,6 @@ def _explain(path: str, error: Exception) -> str:
         reason = "it is neither a local folder nor can it be fetched from the hub (no network, or no such id)"
         way_on = "Check the id and the connection, give a local folder, or try --model_name_or_path tiny."
     else:
-        reason = f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         way_on = "Check the folder's files, or try --model_name_or_path tiny."
     return f"Cannot load the model {path}: {reason}. {way_on}"

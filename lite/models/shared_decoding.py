@@ -24,6 +24,7 @@ from transformers.cache_utils import DynamicLayer
 from lite.models.layers import base_of
 from lite.models.shared_attention import PromptCache
 from lite.models.shared_state import forked_cache
+from lite.schema import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ def _replayed(forward: Callable, start: torch.Tensor, cache: Completions, prompt
             raise RuntimeError(f"the graph's logits are off by {off:.2g} of their spread")
     except RuntimeError as error:  # out of memory is one, too
         del CAPTURING[start.device.type]
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         logger.warning("Sampling goes on without a CUDA graph, which takes several times as long: %s", reason)
         return None
 

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin, Text
 
 from lite.metrics.ranking import keep
 from lite.models.inputs import encode, opened_tag, vision_tokens, without_thinking
+from lite.models.lookup import lookup_settings
 from lite.models.merged import merged
 from lite.schema import Document, Trace, described
 from lite.stages.filter import evaluating
@@ -20,6 +21,7 @@ from lite.stages.lenient import read_stage2
 from lite.stages.prompts import UNKNOWN, parse_stage2, stage2_prompt
 from lite.stages.quotes import quotes_of
 
+FUSION = 2  # small enough that of 20 documents, the five best hold what either order puts first
 BASE, STAGE1_BASE, COLD_START, FULL = "base", "stage 1 + base", "stage 1 + cold start", "stage 1 + stage 2"  # systems
 # The output where stage 1 keeps no document: the honest outcome, without asking stage 2.
 NOTHING_FOUND = (
@@ -74,7 +76,11 @@ def without(listing: Listing, gone: Collection[str]) -> Listing:
 
 
 def select(
-    scores: np.ndarray, threshold: float | None, max_kept: int, max_documents: int
+    scores: np.ndarray,
+    threshold: float | None,
+    max_kept: int,
+    max_documents: int,
+    search: Sequence[int] | None = None,
 ) -> tuple[list[int], list[int]]:
     """What stage 1 passes on to stage 2.
 
@@ -83,15 +89,29 @@ def select(
         threshold, max_kept: As tuned on dev and stored with the adapter. No threshold: none was tuned, so the best are
             kept, whatever their scores.
         max_documents: Stage 2's budget.
+        search: The place of each document in the search's order, from 0. Without a threshold, it counts as much as the
+            filter's: an untrained filter alone may drop what search put first.
 
     Returns:
         Indices that are kept and indices that reach the threshold but that the budget dropped, both best first. Empty
         where nothing reaches the threshold.
     """
     if threshold is None:
-        return keep(scores, -np.inf, min(max_kept, max_documents)).tolist(), []
+        best = scores if search is None else fused(scores, search)
+        return keep(best, -np.inf, min(max_kept, max_documents)).tolist(), []
     passed = keep(scores, threshold, max_kept).tolist()
     return passed[:max_documents], passed[max_documents:]
+
+
+def fused(scores: np.ndarray, search: Sequence[int]) -> np.ndarray:
+    """Two orders as one, by reciprocal rank fusion.
+
+    Args:
+        scores: P(relevant) of each document, `[n]`.
+        search: The place of each in the search's order, from 0.
+    """
+    by_filter = (scores[None] > scores[:, None]).sum(1)  # equal scores share a place
+    return 1 / (FUSION + 1 + by_filter) + 1 / (FUSION + 1 + np.asarray(search))
 
 
 def say(
@@ -142,6 +162,7 @@ def complete(
     template = {} if thinking else without_thinking(processor)
     opened = opened_tag(processor, **template)
     settings = _greedy(model, processor, max_new_tokens)
+    alone = _greedy(model, processor, max_new_tokens, alone=True)
     by_length = sorted(range(len(prompts)), key=lambda i: _length(prompts[i]))
     completions = [""] * len(prompts)
     with evaluating(model), merged(model):
@@ -149,7 +170,8 @@ def complete(
             batch = by_length[start : start + batch_size]
             shown = [document for i in batch for document in documents[i]]
             inputs = encode(processor, [prompts[i] for i in batch], shown, **template).to(model.device)
-            tokens = model.generate(**inputs, generation_config=settings)[:, inputs["input_ids"].shape[1] :]
+            chosen = alone if len(batch) == 1 else settings
+            tokens = model.generate(**inputs, generation_config=chosen)[:, inputs["input_ids"].shape[1] :]
             said = [opened + text for text in processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
             for i, text in zip(batch, said, strict=True):
                 completions[i] = text
@@ -170,7 +192,7 @@ def say_streaming(
     prompt = listing.prompt(document_chars)
     inputs = encode(processor, [prompt], listing.documents).to(model.device)
     streamer = TextIteratorStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    settings = _greedy(model, processor, max_new_tokens)
+    settings = _greedy(model, processor, max_new_tokens, alone=True)
     closed = threading.Event()
     failures: list[BaseException] = []
 
@@ -247,13 +269,17 @@ def final_order(ranked: Sequence[int], stage1_order: Sequence[int]) -> list[int]
     return [*ranked, *(number for number in stage1_order if number not in ranked)]
 
 
-def _greedy(model: PreTrainedModel, processor: ProcessorMixin, max_new_tokens: int) -> GenerationConfig:
+def _greedy(
+    model: PreTrainedModel, processor: ProcessorMixin, max_new_tokens: int, alone: bool = False
+) -> GenerationConfig:
+    """How completions are decoded; `alone`: of one prompt at a time."""
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         eos_token_id=model.generation_config.eos_token_id,
         pad_token_id=processor.tokenizer.pad_token_id,
         suppress_tokens=vision_tokens(model, processor),
+        **(lookup_settings(model) if alone else {}),
     )
 
 

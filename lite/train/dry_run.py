@@ -9,13 +9,15 @@ from collections.abc import Sequence
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoProcessor
+from transformers import AutoConfig, AutoProcessor
 from trl import GRPOConfig
 
 from lite.config.model import ModelConfig
 from lite.config.parse import COMMON_FIELDS
 from lite.config.runs import RunConfig, Stage1Config, Stage2Config
 from lite.hub import give_up_early
+from lite.models.families import family_of
+from lite.models.inputs import without_thinking
 from lite.models.loading import model_path
 from lite.models.memory import (
     GENERATING,
@@ -50,7 +52,7 @@ def dry_run_stage1(config: Stage1Config, model_config: ModelConfig, console: Con
     config, model_config, _ = auto_fit(config, model_config, 1, console, DEFAULT_CARD_GIB)
     pairs = load_pairs(config)
     what = f"{len(pairs)} pairs of a question and a document, half of them relevant"
-    dry_run(config, model_config, console, what, *pair_prompts(pairs, config.document_chars))
+    dry_run(config, model_config, console, what, *pair_prompts(pairs, config.document_chars), at_once=True)
 
 
 def dry_run_stage2(config: Stage2Config, model_config: ModelConfig, console: Console) -> None:
@@ -70,11 +72,12 @@ def dry_run(
     prompts: Sequence[list[dict]],
     documents: Sequence[Sequence[Document]],
     adapters: int = 1,
+    at_once: bool = False,
 ) -> None:
-    """Print everything about a run on `prompts`, which show `documents`."""
+    """Print everything about a run on `prompts`, which show `documents`; `at_once`: answered without thinking."""
     console.print(settings_table(config, model_config))
     shape = shape_of(model_path(model_config.model_name_or_path))
-    lengths = lengths_or_guess(prompts, documents, model_config, shape, console)
+    lengths = lengths_or_guess(prompts, documents, model_config, shape, console, at_once)
     kept = [length for length in lengths if length <= config.max_prompt_tokens]
     images = [sum(document.image is not None for document in shown) for shown in documents]
     prompts_per_step = config.generation_batch_size // config.num_generations
@@ -107,18 +110,22 @@ def lengths_or_guess(
     model_config: ModelConfig,
     shape: Shape | None,
     console: Console,
+    at_once: bool = False,
 ) -> list[int]:
     """Exact prompt lengths if the processor loads, else guesses: 4 characters a token, images at `max_pixels`."""
-    limits = {} if model_config.max_pixels is None else {"max_pixels": model_config.max_pixels}
-    give_up_early(model_path(model_config.model_name_or_path))
+    path = model_path(model_config.model_name_or_path)
+    give_up_early(path)
     try:
         with console.status(f"fetching the processor of {model_config.model_name_or_path}"):
-            processor = AutoProcessor.from_pretrained(model_path(model_config.model_name_or_path), **limits)
+            processor = AutoProcessor.from_pretrained(path)
+            limit = family_of(AutoConfig.from_pretrained(path)).limit_pixels
     except (OSError, ValueError):
         console.print("The processor cannot be fetched: lengths are guessed at 4 characters a token.", style="yellow")
         image_tokens = (model_config.max_pixels or 512 * 512) // (shape.token_pixels if shape else PIXELS_PER_TOKEN)
         return [_guess(prompt, image_tokens) for prompt in prompts]
-    return prompt_lengths(prompts, documents, processor)
+    if limit is not None and model_config.max_pixels is not None:
+        limit(processor, model_config.max_pixels)
+    return prompt_lengths(prompts, documents, processor, **(without_thinking(processor) if at_once else {}))
 
 
 def _guess(prompt: list[dict], image_tokens: int) -> int:

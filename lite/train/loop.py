@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from lite.models.memory import REMEDIES
-from lite.schema import LiteError
+from lite.schema import LiteError, first_line
 from lite.train.callbacks import train_to_the_end
 from lite.train.run_folder import how_to_go_on, is_finished, last_checkpoint
 from lite.train.trainer import StageTrainer
@@ -40,7 +40,7 @@ def train(trainer: StageTrainer, console: Console) -> None:
     except torch.OutOfMemoryError as error:
         raise LiteError(
             f"The GPU's memory ran out at step {trainer.state.global_step + 1}, in {trainer.doing}: "
-            f"{str(error).splitlines()[0]} Lower {REMEDIES[trainer.doing]}, and give another --output_dir with that; "
+            f"{first_line(error)} Lower {REMEDIES[trainer.doing]}, and give another --output_dir with that; "
             f"--auto_fit true chooses by the estimate. If something else held memory: {how_to_go_on(folder)}"
         ) from error
     release(trainer)

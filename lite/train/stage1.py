@@ -14,6 +14,7 @@ from lite.config.runs import Stage1Config, with_values
 from lite.evaluate.stage1 import stage1_report
 from lite.models.adapters import base_fingerprint, save_adapter
 from lite.models.inputs import vision_tokens, without_thinking
+from lite.models.layers import base_of
 from lite.models.loading import load_model, lora_config
 from lite.runs import STAGE1, read_metrics, write_card
 from lite.train import rewards
@@ -91,6 +92,7 @@ def save_and_report(
         "stage": STAGE1,
         "base": model_config.model_name_or_path,
         "base_fingerprint": fingerprint,
+        "model_type": base_of(model).config.model_type,
         "document_chars": config.document_chars,
         "max_pixels": model_config.max_pixels,
         "data": config.data,

@@ -62,6 +62,7 @@ def train_stage2(config: Stage2Config, model_config: ModelConfig, console: Conso
         "stage": STAGE2,
         "base": model_config.model_name_or_path,
         "base_fingerprint": settings["base_fingerprint"],
+        "model_type": base.config.model_type,
         "adapter_mode": config.adapter_mode,
         "stage1_hash": settings.get("stage1_hash"),
         "active": acting(config.adapter_mode),

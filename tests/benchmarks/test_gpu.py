@@ -160,6 +160,7 @@ def test_lite_cell_measures_every_phase(stage: int) -> None:
     assert all(value > 0 for value in result["peak_gib"].values())
     assert result["peak_gib"]["all"] > result["peak_gib"]["load"]
     assert result["generated_tokens_per_second"] > 0
+    assert result["operations_per_position"] > 100
     assert result["settings"]["weights"] == "random"
 
 
@@ -361,7 +362,7 @@ def test_scores_alone_are_told_without_a_table() -> None:
 
 def test_table_holds_what_the_file_holds() -> None:
     cells = {
-        "qwen3-vl-4b:2:lite": measured(50.0, 16.0),
+        "qwen3-vl-4b:2:lite": measured(50.0, 16.0, operations_per_position=1234),
         "qwen3-vl-4b:2:trl": measured(200.0, 20.0),
         "qwen3-vl-4b:2:unsloth": {"status": "failed", "phase": "generate", "reason": "ValueError: a|b\nmore"},
         "qwen3-vl-8b:2:lite": {"status": "out of memory", "phase": "backward"},
@@ -381,6 +382,7 @@ def test_table_holds_what_the_file_holds() -> None:
     assert "pairs/s: `qwen3-vl-4b` 33.3." in text
     assert "`qwen3-vl-4b` 14 of 512×512 with 8 generations." in text
     assert "Not measured yet: `qwen3-vl-2b`, 1; `qwen3-vl-2b`, 2; `qwen3-vl-4b`, 1; `qwen3-vl-8b`, 1." in text
+    assert "generated position of stage 2: `qwen3-vl-4b` 1,234." in text
     assert "on Unsloth" not in text
     assert "RTX 4090 (23.6 GiB, capped at 24 GiB), driver 570.1, 2027-01-02; random weights" in text
     assert "torch 2.14.1." in text

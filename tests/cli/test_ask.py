@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import openpyxl
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -47,6 +48,22 @@ def test_index_reports_on_two_streams(library: Path, capsys: pytest.CaptureFixtu
     out, err = capsys.readouterr()
     assert "5 documents. Files: 0 added, 0 changed, 0 removed, 5 unchanged, 1 left out." in out
     assert re.search(r"lite: left out: .*bad\.jpg: it is no image", err)
+
+
+def test_index_says_apart_what_was_left_out_and_what_was_read_another_way(tmp_path: Path, capsys) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "bad.jpg").write_text("<html>")
+    book = openpyxl.Workbook()
+    book.active.append(["part", "price"])
+    book.create_sheet("old").append(["part", "price"])
+    book["old"].sheet_state = "hidden"
+    book.save(tmp_path / "files" / "prices.xlsx")
+    assert cli.main(["index", str(tmp_path / "files"), "--library", str(tmp_path / "library"), "--ocr", "off"]) == 0
+    out, err = capsys.readouterr()
+    assert "1 added" in out
+    assert "1 left out" in out
+    assert re.search(r"lite: left out: .*bad\.jpg: it is no image", err)
+    assert re.search(r"lite: note: .*prices\.xlsx: hidden sheets were read, too: old", err)
 
 
 def test_search_for_people_and_scripts(library: Path, capsys: pytest.CaptureFixture) -> None:

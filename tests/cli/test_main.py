@@ -75,3 +75,27 @@ def test_stopped_by_hand_without_a_traceback(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setattr("lite.config.parse.parse", stopped)
     assert cli.main(["evaluate", "--config", "any.yaml"]) == cli.STOPPED
     assert capsys.readouterr().err == "lite: Stopped. The same command goes on from what was finished.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice", "not_this"),
+    [
+        (["ask", "What?"], "nvidia-smi lists it), or name a smaller model", "per_device"),
+        (["evaluate"], "Lower per_device_eval_batch_size", "nvidia-smi"),
+    ],
+)
+def test_memory_that_runs_out_is_told_with_advice_for_the_command(
+    arguments: list[str], advice: str, not_this: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    import torch
+
+    def full(_: list[str]) -> int:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+    monkeypatch.setattr("lite.cli.ask.ask", full)
+    monkeypatch.setattr("lite.config.evaluate.parse_evaluate", full)
+    assert cli.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "memory ran out" in said
+    assert advice in said
+    assert not_this not in said

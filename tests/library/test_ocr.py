@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from lite.library.ocr import OCR_SIDE, Recognised, ocr_installed, ocr_size, placed_text, recognise
-from lite.library.parts import unpacked_boxes
+from lite.library import ocr
+from lite.library.ocr import OCR_SIDE, Recognised, ocr_installed, ocr_size, placed_text, recognise, time_limit
+from lite.library.parts import Limits, unpacked_boxes
+from lite.library.readers import read_file
 
 needs_ocr = pytest.mark.skipif(not ocr_installed(), reason="needs the extra ocr")
 
@@ -79,3 +82,42 @@ def test_thin_and_tiny_pictures_cost_little(size: tuple[int, int]) -> None:
     start = time.monotonic()
     assert recognise(picture).words == []
     assert time.monotonic() - start < 60
+
+
+@needs_ocr
+@pytest.mark.parametrize("turn", [None, Image.Transpose.ROTATE_90])
+def test_thin_banners_are_read_to_their_end_with_the_words_where_they_stand(turn: Image.Transpose | None) -> None:
+    texts = [f"Platform {n} closed" for n in range(10, 16)]
+    picture = lines((6000, 60), *((100 + 1000 * n, 8, text) for n, text in enumerate(texts)))
+    text, boxes = placed_text(recognise(picture.transpose(turn) if turn is not None else picture))
+    words = [(text[start:end], left, bottom) for start, end, left, _, _, bottom in unpacked_boxes(boxes)]
+    starts = {word: left if turn is None else 1 - bottom for word, left, bottom in words if word.isdigit()}
+    assert starts == pytest.approx({str(n): (270 + 1000 * (n - 10)) / 6000 for n in range(10, 16)}, abs=0.02)
+
+
+@needs_ocr
+def test_what_was_not_looked_at_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = lines((700, 4600), (40, 60, "The first of all lines"), (40, 4500, "The last of all lines"))
+    with time_limit(0):
+        late = recognise(picture)
+    assert late.words == []
+    assert "no time left" in late.note
+    assert recognise(Image.new("RGB", (700, 4600), "white")) == Recognised([])
+    monkeypatch.setattr(ocr, "MOST_TILES", 2)
+    begun = recognise(picture)
+    assert placed_text(begun)[0] == "The first of all lines"
+    assert "% of its length only" in begun.note
+
+
+def test_pictures_without_a_mark_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ocr, "_lines", lambda pixels: pytest.fail("it was looked at"))
+    assert recognise(Image.new("RGB", (20_000, 12), "white")).words == []
+
+
+@needs_ocr
+def test_a_scan_without_time_for_all_pages_keeps_them_as_pictures(tmp_path: Path) -> None:
+    page = lines((900, 700), (60, 60, "The pump needs three bar"))
+    page.save(tmp_path / "scan.pdf", save_all=True, append_images=[page] * 3)
+    parts = read_file(tmp_path / "scan.pdf", ocr=True, limits=Limits(seconds=0))
+    assert [part.page for part in parts if part.image] == [1, 2, 3, 4]
+    assert "pages 1, 2, 3, 4: there was no time left" in parts[0].note

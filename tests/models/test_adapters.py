@@ -286,6 +286,14 @@ def test_stack_is_saved_and_loaded(random_folder: Path, tmp_path: Path) -> None:
     assert settings["base_model_name_or_path"] == str(random_folder)
 
 
+def test_adapter_of_another_family_is_refused_by_both_names(random_folder: Path, tmp_path: Path) -> None:
+    stage1, _ = saved(random_folder, tmp_path)
+    write_card(stage1, read_card(stage1) | {"model_type": "smolvlm"})
+    base = load_model(ModelConfig(model_name_or_path=str(random_folder)))[0]
+    with pytest.raises(LiteError, match=r"trained on a smolvlm \(.*\), and this model is a qwen3_vl"):
+        load_stack(base, stage1, None)
+
+
 def test_mismatched_pairs_are_refused(random_folder: Path, tmp_path: Path) -> None:
     stage1, stage2 = saved(random_folder, tmp_path)
     base = load_model(ModelConfig(model_name_or_path=str(random_folder)))[0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -14,6 +16,7 @@ from peft import get_peft_model
 from PIL import Image
 
 from lite.config.model import ModelConfig
+from lite.models.fits import fit
 from lite.models.inputs import encode
 from lite.models.loading import choose_backend, load_model, lora_config
 from lite.runs import TINY
@@ -115,9 +118,27 @@ def test_unsloth_is_asked_for_by_name_and_its_errors_are_not_hidden(
     monkeypatch.setattr("lite.models.loading.torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("lite.models.loading.find_spec", lambda name: name == "unsloth")
     monkeypatch.setitem(sys.modules, "unsloth", types.SimpleNamespace(FastVisionModel=FastVisionModel))
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: True)
+    monkeypatch.delenv("UNSLOTH_COMPILE_DISABLE", raising=False)
+    monkeypatch.delenv("UNSLOTH_DISABLE_STATISTICS", raising=False)
     with pytest.raises(LiteError, match="no such architecture"):
         load_model(ModelConfig(model_name_or_path=str(random_folder), backend="unsloth"))
+    assert os.environ["UNSLOTH_COMPILE_DISABLE"] == os.environ["UNSLOTH_DISABLE_STATISTICS"] == "1"
     assert asked == [(str(random_folder), {"load_in_4bit": True, "use_gradient_checkpointing": True})]
+
+
+def test_a_gpu_without_bfloat16_is_refused_before_anything_is_downloaded(
+    monkeypatch: pytest.MonkeyPatch, random_folder: Path
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "Tesla T4")
+    monkeypatch.setattr("lite.models.loading.give_up_early", lambda path: pytest.fail("the hub was asked"))
+    with pytest.raises(LiteError, match=r"This GPU \(Tesla T4\) cannot compute in bfloat16"):
+        load_model(ModelConfig(model_name_or_path="some/model"))
+    monkeypatch.setattr("lite.models.fits.needed", lambda *_: pytest.fail("the hub was asked"))
+    with pytest.raises(LiteError, match="Tesla T4"):
+        fit(random_folder, "some/model")
 
 
 def test_auto_takes_transformers_and_says_why_where_unsloth_could_be_had(
@@ -139,3 +160,20 @@ def test_unsloth_without_a_gpu_is_refused_and_auto_falls_back() -> None:
     assert choose_backend("auto") == "transformers"
     with pytest.raises(LiteError, match="needs an NVIDIA GPU"):
         choose_backend("unsloth")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("LITE_UNSLOTH" not in os.environ, reason="LITE_UNSLOTH names no Python that has Unsloth")
+def test_the_stacked_trainer_holds_under_unsloth_as_far_as_a_cpu_can_tell() -> None:
+    root = Path(__file__).parents[2]
+    command = [os.environ["LITE_UNSLOTH"], "-m", "pytest", "-q", "-p", "unsloth_on_cpu", "-k", "unsloth"]
+    paths = os.pathsep.join([str(root), str(root / "tests")])
+    done = subprocess.run(
+        [*command, "tests/test_gpu.py"],
+        env=os.environ | {"PYTHONPATH": paths},
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "6 passed" in done.stdout

@@ -6,9 +6,8 @@ import logging
 
 import bitsandbytes as bnb
 import pytest
+import random_qwen
 import torch
-from random_qwen import TINY_SHAPE
-from random_qwen import random_model as random_qwen
 
 from lite.config.model import ModelConfig
 from lite.models.adapters import activate, active, add_adapter
@@ -20,7 +19,7 @@ from lite.runs import STAGE1, STAGE2
 @pytest.fixture(scope="module", params=[True, False], ids=["4 bits", "16 bits"])
 def model(request: pytest.FixtureRequest):
     """In bfloat16, as on a GPU, with two adapters in float32, as a trainer has them."""
-    model = random_qwen(TINY_SHAPE, "cpu", request.param, torch.bfloat16)
+    model = random_qwen.random_model(random_qwen.config_of("tiny"), "cpu", request.param, torch.bfloat16)
     for name in (STAGE1, STAGE2):
         model = add_adapter(model, lora_config(ModelConfig(), model), name)
     activate(model, [STAGE1, STAGE2], trainable=STAGE2)

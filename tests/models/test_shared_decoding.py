@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import decoding
 import pytest
 import torch
-from random_qwen import TINY_SHAPE, random_model, random_processor, random_row
+from random_qwen import config_of, random_model, random_processor, random_row
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from transformers import GenerationConfig
@@ -81,7 +81,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict]:
 
 def model_of(dtype: torch.dtype, adapters: int):
     """In NF4, with adapters that do something."""
-    model = random_model(TINY_SHAPE, "cpu", True, dtype)
+    model = random_model(config_of("tiny"), "cpu", True, dtype)
     names = [STAGE1, STAGE2][:adapters]
     for name in names:
         model = add_adapter(model, lora_config(ModelConfig(), model), name)

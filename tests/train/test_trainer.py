@@ -168,14 +168,14 @@ def test_kl_to_the_base_starts_at_zero_and_grows_where_stock_trl_refuses_the_nam
 
 def test_what_merged_weights_round_differently_is_corrected_and_logged(tmp_path: Path) -> None:
     def logged(weights: str) -> dict[str, float]:
-        base, processor = random_qwen.random_model(random_qwen.TINY_SHAPE, "cpu"), random_qwen.random_processor(4096)
+        base = random_qwen.random_model(random_qwen.config_of("tiny"), "cpu")
         model = get_peft_model(base, lora_config(ModelConfig(), base), adapter_name="stage1")
         stage = StageTrainer(
             model=model,
             reward_funcs=[length_reward],
             args=settings(tmp_path, sampling_weights=weights, max_completion_length=12),
             train_dataset=rows([1, 0]),
-            processing_class=processor,
+            processing_class=random_qwen.random_processor(4096),
         )
         stage.train()
         assert all(torch.isfinite(weight).all() for weight in model.parameters() if weight.requires_grad)
