@@ -17,17 +17,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lancedb
 import pyarrow as pa
 from filelock import FileLock, Timeout
-from lancedb.index import FTS, IvfFlat
-from lancedb.query import MatchQuery
 
 from lite.library import words
 from lite.library.embedding import embed_query, embed_rows, embedding_size
 from lite.library.images import open_image
 from lite.library.parts import File
 from lite.schema import Document, LiteError, first_line
+from lite.startup import import_late
+
+import_late("lance_namespace_urllib3_client")
+
+import lancedb  # noqa: E402
+from lancedb.index import FTS, IvfFlat  # noqa: E402
+from lancedb.query import MatchQuery  # noqa: E402
 
 if TYPE_CHECKING:
     from lite.library.parts import Limits
