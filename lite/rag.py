@@ -25,7 +25,7 @@ from lite.models.adapters import activate, active, load_stack
 from lite.models.hub import is_model
 from lite.models.loading import load_model
 from lite.models.untrained import load_untrained
-from lite.runs import STAGE1, TINY_NOTE, default_model, find_adapters, is_trained, read_card, tuned_card
+from lite.runs import STAGE1, TINY_NOTE, UNTRAINED_NOTE, default_model, find_adapters, is_trained, read_card, tuned_card
 from lite.schema import Document, LiteError, Trace
 from lite.stages.answer import (
     BASE,
@@ -49,10 +49,6 @@ from lite.stages.support import Support, check_support
 if TYPE_CHECKING:
     from lite.library.store import Library
 
-UNTRAINED_NOTE = (
-    "{model} is untrained: its filter and the search rank the documents together and keep the best {budget}, whatever "
-    "their scores, and how well it judges and answers was not measured."
-)
 NOTHING_RETRIEVED = f"<think>No document was retrieved.</think>\n<rank>{NONE}</rank>\n<answer>{UNKNOWN}</answer>"
 
 

@@ -20,6 +20,10 @@ logger = logging.getLogger(__name__)
 TINY = Path(__file__).parent / "tiny" / "weights"
 SHIPPED = TINY.parent / "adapters"  # trained on the embedded model: what works before any training
 TINY_NOTE = "The embedded tiny model knows only flags: of other documents its scores and answers say nothing."
+UNTRAINED_NOTE = (
+    "{model} is untrained: its filter and the search rank the documents together and keep the best {budget}, whatever "
+    "their scores, and how well it judges and answers was not measured."
+)
 CARD = "lite.json"
 STAGE1, STAGE2 = "stage1", "stage2"
 LAPTOP = "laptop"
