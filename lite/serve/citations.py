@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from lite.library.parts import unpacked_boxes
 from lite.library.words import query_terms, terms
 from lite.schema import Document, Trace
+from lite.stages.quotes import boxes_of
 
 QUOTE = 300  # characters, at most
 READ = 1000  # characters of a sentence that are compared: of one word, the terms take quadratic time
@@ -28,20 +28,27 @@ def citations(outcome: Trace, documents: Mapping[str, Document]) -> list[dict]:
 
     Returns:
         `number` (as the reasoning cites it), `document` (its id), `kind`, `title`, `page` (from 1, or None), `score`
-        (P(relevant), or None), `quote` (the sentence of the document that shares most words with answer and question;
-        empty for a bare image), `start` and `end` of the quote in the document's text, and `boxes`, where the quote
-        stands on the page or image: `[left, top, right, bottom]` as fractions of it, a box per line.
+        (P(relevant), or None), `quote`, `quoted_by_model` (whether the reasoning quotes it, and it stands there; else
+        it is the sentence of the document that shares most words with answer and question; empty for a bare image),
+        `start` and `end` of the quote in the document's text, and `boxes`, where it stands on the page or image:
+        `[left, top, right, bottom]` as fractions of it, a box per line.
     """
     return [_source(outcome, documents[i]) for i in outcome.cited]
 
 
 def _source(outcome: Trace, document: Document) -> dict:
-    answer = "" if outcome.failure else outcome.answer
-    start, end = best_sentence(document.text, answer, outcome.question)
+    own = (q for q in outcome.quotes if q["id"] == document.id and q["found"] and q["start"] is not None)
+    quote = next(own, None)
+    if quote is not None:
+        start, end, boxes = quote["start"], quote["end"], quote["boxes"]
+    else:
+        start, end = best_sentence(document.text, "" if outcome.failure else outcome.answer, outcome.question)
+        boxes = boxes_of(document, start, end)
     return {
         "number": outcome.shown.index(document.id) + 1, "document": document.id, "kind": document.kind,
         "title": document.title, "page": document.page or None, "score": outcome.scores.get(document.id),
-        "quote": document.text[start:end], "start": start, "end": end, "boxes": lines(document.boxes, start, end),
+        "quote": document.text[start:end], "quoted_by_model": quote is not None, "start": start, "end": end,
+        "boxes": [[round(side, 4) for side in box] for box in boxes],
     }  # fmt: skip
 
 
@@ -86,18 +93,3 @@ def best_sentence(text: str, answer: str, question: str) -> tuple[int, int]:
     if end - start > QUOTE:
         end = start + len(text[start : start + QUOTE].rsplit(maxsplit=1)[0])
     return start, end
-
-
-def lines(boxes: bytes, start: int, end: int) -> list[list[float]]:
-    """Where `text[start:end]` stands: the boxes of its words, joined where they follow each other on one line."""
-    found: list[list[float]] = []
-    for first, last, left, top, right, bottom in unpacked_boxes(boxes):
-        if last <= start or first >= end:
-            continue
-        before = found[-1] if found else None
-        if before and min(bottom, before[3]) - max(top, before[1]) > min(bottom - top, before[3] - before[1]) / 2:
-            joined = [min(left, before[0]), min(top, before[1]), max(right, before[2]), max(bottom, before[3])]
-            found[-1] = joined
-        else:
-            found.append([left, top, right, bottom])
-    return [[round(value, 4) for value in box] for box in found]

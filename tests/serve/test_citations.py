@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from lite.library.parts import packed_boxes
 from lite.schema import Document, Trace, described
-from lite.serve.citations import best_sentence, citations, inactive, inactive_so_far, lines, message
+from lite.serve.citations import best_sentence, citations, inactive, inactive_so_far, message
 
 TEXT = "The pump was bought in 2019. Its pressure is 3.5 bar, e.g. at noon. It is blue.\nLine two has no end"
 
@@ -45,13 +44,6 @@ def test_a_quote_is_short_and_stands_in_the_text(text: str, answer: str) -> None
 def test_a_sentence_without_an_end_takes_no_long_time() -> None:
     assert best_sentence("a" * 200_000, "b", "c")[1] == 300
     assert best_sentence("A. " * 50_000, "b", "c") == (0, 2)
-
-
-def test_boxes_are_joined_by_line() -> None:
-    rows = [(0, 3, 0.1, 0.1, 0.2, 0.12), (4, 8, 0.22, 0.101, 0.3, 0.121), (9, 12, 0.1, 0.2, 0.15, 0.22)]
-    assert lines(packed_boxes(rows), 0, 8) == [[0.1, 0.1, 0.3, 0.121]]
-    assert lines(packed_boxes(rows), 5, 99) == [[0.22, 0.101, 0.3, 0.121], [0.1, 0.2, 0.15, 0.22]]
-    assert lines(b"", 0, 8) == []
 
 
 # What somebody may put into a document so that the program that shows the answer loads or follows it.
@@ -108,7 +100,8 @@ def test_an_answer_for_people_and_for_programs() -> None:
     page, flag = citations(trace, documents)
     assert page | {"title": ""} == {
         "number": 2, "document": "a.pdf#page=3", "kind": "page", "title": "", "page": 3, "score": 0.75,
-        "quote": "Its pressure is 3.5 bar, e.g. at noon.", "start": 29, "end": 67, "boxes": [],
+        "quote": "Its pressure is 3.5 bar, e.g. at noon.", "quoted_by_model": False, "start": 29, "end": 67,
+        "boxes": [],
     }  # fmt: skip
     assert flag["quote"] == ""
     assert message(trace, documents) == (
@@ -116,6 +109,15 @@ def test_an_answer_for_people_and_for_programs() -> None:
         "“Its pressure is 3.5 bar, e.g. at noon.”\n"
         "- [1] Flag"
     )
+
+
+def test_what_the_model_quotes_comes_first_where_it_stands_there() -> None:
+    quote = {"id": "a.pdf#page=3", "quote": "it is blue", "found": True, "start": 68, "end": 79, "page": 3}
+    boxes = [[0.1, 0.2, 0.3, 0.4]]
+    trace, documents = outcome(quotes=(quote | {"found": False, "boxes": []}, quote | {"boxes": boxes}))
+    page, flag = citations(trace, documents)
+    assert (page["quote"], page["quoted_by_model"], page["boxes"]) == ("It is blue.", True, boxes)
+    assert not flag["quoted_by_model"]
 
 
 def test_answers_without_sources_and_without_form() -> None:
