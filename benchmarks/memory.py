@@ -1,4 +1,4 @@
-"""The memory that every Qwen recipe needs by lite's own estimate, with the longest prompts that the recipe allows.
+"""The memory that every recipe for a GPU needs by lite's own estimate, with the longest prompts that the recipe allows.
 
     python benchmarks/memory.py          (seconds; writes benchmarks/results/memory.json and its section of docs/gpu.md)
 
@@ -35,7 +35,7 @@ def main() -> None:
         profile: {
             str(stage): round(peak(ROOT / "recipes" / profile / f"stage{stage}.yaml", stage), 2) for stage in (1, 2)
         }
-        for profile in PROFILES
+        for profile in (*PROFILES, "qwen3.5-4b")
     }
     (RESULTS / "memory.json").write_text(json.dumps(result, indent=2) + "\n")
     write_sections()

@@ -10,6 +10,7 @@ STAGE1_FIGURES = {"auc": "AUC", "recall@1": "recall@1", "recall@5": "recall@5", 
 STAGE2_FIGURES = {"format": "format", "ndcg@5": "nDCG@5", "source_f1": "source F1", "exact_match": "exact match"}
 SIZES = (8, 12, 16, 24, 32, 48, 80)  # GB of graphics cards
 USABLE = 0.92  # see lite.models.memory
+OTHERS = {"qwen3.5-4b": "Qwen3.5-4B in 16 bits"}
 POOLS = {"own_pools": "own (17–18 documents)", "hard_pools": "hard (30 documents)"}
 
 
@@ -118,7 +119,7 @@ def expectations(
         else:
             peaks = " / ".join(f"{estimates[stage]:.1f}" for stage in "12") + " GiB, estimated"
             time = "not measured"
-        name = f"Qwen3-VL-{profile[-2:].upper()} in 4 bits"
+        name = OTHERS.get(profile, f"Qwen3-VL-{profile[-2:].upper()} in 4 bits")
         size = next(size for size in SIZES if max(estimates.values()) <= USABLE * size)
         machine = f"GPU of {size} GB; by name: `PROFILE={profile}`"
         if profile in thresholds:

@@ -33,7 +33,7 @@ MODELS = {LAPTOP: "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"}
 # How a model without adapters is asked; a card says it of a trained one.
 UNTRAINED = {"document_chars": 1200, "max_documents": 5, "max_completion_length": 512, "quotes": True}
 NO_MODEL = "No model has read these; name one with --model."
-PROFILES = {22000: "qwen3-vl-4b", 11000: "qwen3-vl-2b"}  # by MiB of the GPU, largest first; recipes/profile.sh asks
+PROFILES = {22000: "qwen3-vl-4b", 7600: "qwen3-vl-2b"}  # by MiB of the GPU, largest first; recipes/profile.sh asks
 
 
 def find_adapters(

@@ -40,7 +40,7 @@ def test_every_value_has_a_comment_or_is_plain(path):
 
 def test_qwen_profiles_set_the_same_fields_in_the_same_order():
     for recipes in (QWEN, QWEN_STAGE2):
-        assert len(recipes) == 3
+        assert len(recipes) == 4
         assert len({tuple(name for name, _ in value_lines(path)) for path in recipes}) == 1
 
 
@@ -74,7 +74,8 @@ def test_numbers_in_comments_follow_from_the_values(path):
     assert megabytes == pytest.approx(adapter * 4 / 1e6, abs=1)
 
     assert int(re.search(r"(\d+) tokens per image", text)[1]) == recipe["max_pixels"] // 32**2
-    assert f"Qwen3-VL-{path.parent.name[-2:].upper()}" in text.splitlines()[0]
+    family, _, size = path.parent.name.rpartition("-")
+    assert f"{family.replace('qwen', 'Qwen').replace('-vl', '-VL')}-{size.upper()}" in text.splitlines()[0]
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.sh")), ids=lambda path: path.name)
@@ -158,7 +159,8 @@ def copy(tmp_path):
         ("16376", "qwen3-vl-2b"),
         ("12288", "qwen3-vl-2b"),
         ("11264", "qwen3-vl-2b"),
-        ("8192", "tiny"),
+        ("8188", "qwen3-vl-2b"),
+        ("6144", "tiny"),
         ("24564\n8192", "qwen3-vl-4b"),
         (None, "tiny"),
     ],
@@ -456,3 +458,23 @@ def test_an_editable_install_is_found_from_the_folder_above_a_clone_of_its_name(
     bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, env=bare, capture_output=True, text=True)
     assert done.stdout.strip() == str(clone / "lite" / "library" / "__init__.py"), done.stderr
+
+
+@pytest.mark.parametrize(("profile", "like"), [("qwen3.5-4b", "qwen3-vl-4b"), ("smolvlm2-500m", "qwen3-vl-2b")])
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_profile_differs_only_as_its_header_says(profile, like, stage):
+    text = (RECIPES / profile / f"{stage}.yaml").read_text()
+    assert f"# Differs:  from ../{like} in the model" in text
+    own, other = (yaml.safe_load((RECIPES / name / f"{stage}.yaml").read_text()) for name in (profile, like))
+    differs = {name for name in own.keys() | other.keys() if own.get(name) != other.get(name)}
+    model = {"model_name_or_path", "load_in_4bit", "output_dir"}
+    machine = {"bf16", "use_cpu", "dataloader_pin_memory", "optim", "per_device_eval_batch_size"}
+    prompts = {"document_chars", "max_documents", "max_prompt_tokens", "max_steps", "max_completion_length"}
+    steps = {"learning_rate", "cold_start_steps"}
+    assert differs <= (model if profile == "qwen3.5-4b" else model | machine | prompts | steps)
+    assert {"model_name_or_path", "output_dir"} <= differs
+    assert [
+        name
+        for name, comment in value_lines(RECIPES / profile / f"{stage}.yaml")
+        if name not in PLAIN and len(comment) < 8
+    ] == []
