@@ -13,7 +13,11 @@ from lite.metrics.answers import answer_figures, answer_score, normalise
 from lite.metrics.ranking import ndcg, set_f1
 from lite.schema import Example, Trace
 from lite.stages.answer import Listing, shown_in, trace, without
+from lite.stages.prompts import DISMISSAL, UNKNOWN
+from lite.stages.quotes import passages
+from lite.stages.support import RESTS, Support
 
+SUPPORT_QUESTIONS = 100  # each is scored five times
 FIGURES = ("format", "ndcg@5", "recall@1", "recall@3", "recall@5", "source_f1", "exact_match", "f1", "answer")
 
 
@@ -113,7 +117,10 @@ def modality_of(example: Example) -> str:
 
 
 def evidence_test(
-    traces: Sequence[Trace], ask: Callable[[list[Listing]], list[str]], examples: Sequence[Example]
+    traces: Sequence[Trace],
+    ask: Callable[[list[Listing]], list[str]],
+    examples: Sequence[Example],
+    quotes: bool = False,
 ) -> dict:
     """Does the answer rest on what the chain cites?
 
@@ -129,7 +136,7 @@ def evidence_test(
         uncited = [i for i in outcome.kept if i not in outcome.cited]
         if not (outcome.format_ok and 0 < len(outcome.cited) <= len(uncited)):
             continue
-        whole = shown_in(outcome, {document.id: document for document in example.documents})
+        whole = shown_in(outcome, {document.id: document for document in example.documents}, quotes)
         removed = random.Random(outcome.question).sample(uncited, len(outcome.cited))
         without_cited.append(without(whole, outcome.cited))
         without_uncited.append(without(whole, removed))
@@ -147,6 +154,67 @@ def evidence_test(
         "changed_without_cited": bootstrap.mean(changed["cited"]),
         "changed_without_uncited": bootstrap.mean(changed["uncited"]),
         "difference": bootstrap.mean(changed["cited"] - changed["uncited"]),
+    }
+
+
+def citing(examples: Sequence[Example], traces: Sequence[Trace]) -> dict:
+    """What a system cites and quotes, with intervals over questions.
+
+    Returns:
+        `citation_precision` and `citation_recall` of the cited documents against the relevant ones; `quote_precision`,
+        the share of quotes that stand in the document that is cited with them; `contradicts`, the share of answers
+        whose chain dismisses a document that they cite. Each over the well-formed answers that cite, or quote,
+        something; left out where there are none. `quotes` is how many there are.
+    """
+    rows: dict[str, list[float]] = {
+        name: [] for name in ("citation_precision", "citation_recall", "quote_precision", "contradicts")
+    }
+    for example, outcome in zip(examples, traces, strict=True):
+        if outcome.failure or not outcome.cited:
+            continue
+        right = len(example.relevant.intersection(outcome.cited))
+        rows["citation_precision"].append(right / len(outcome.cited))
+        rows["citation_recall"].append(right / max(1, len(example.relevant)))
+        numbers = {outcome.shown.index(i) + 1 for i in outcome.cited}
+        rows["contradicts"].append(
+            float(
+                any(
+                    numbers.intersection(passage.numbers) and DISMISSAL.search(passage.text)
+                    for passage in passages(outcome.reasoning)
+                )
+            )
+        )
+        if outcome.quotes:
+            rows["quote_precision"].append(sum(quote["found"] for quote in outcome.quotes) / len(outcome.quotes))
+    found = {name: bootstrap.mean(values) for name, values in rows.items() if values}
+    return {"quotes": sum(len(outcome.quotes) for outcome in traces)} | found
+
+
+def supported(
+    traces: Sequence[Trace], check: Callable[[Trace, Listing], Support], examples: Sequence[Example], quotes: bool
+) -> dict:
+    """Whether answers rest on what they cite, see `lite.stages.support`, over the first `SUPPORT_QUESTIONS` that cite.
+
+    Returns:
+        `questions`; shares with intervals: `rests` of all of them, and of those that leave a document uncited
+        `necessary`, that masking what is cited lowers the answer more than masking as much that is not, and
+        `sufficient`, that what is cited alone keeps the answer likelier than the rest alone does.
+    """
+    found = []
+    for outcome, example in zip(traces, examples, strict=True):
+        if outcome.format_ok and outcome.cited and outcome.answer != UNKNOWN and len(found) < SUPPORT_QUESTIONS:
+            documents = {document.id: document for document in example.documents}
+            found.append(check(outcome, shown_in(outcome, documents, quotes)))
+    if not found:
+        return {"questions": 0}
+    with_control = [s for s in found if s.uncited_necessity is not None]
+    shares = {
+        "rests": [s.verdict == RESTS for s in found],
+        "necessary": [s.necessity > s.uncited_necessity for s in with_control],
+        "sufficient": [s.sufficiency < s.uncited_sufficiency for s in with_control],
+    }
+    return {"questions": len(found)} | {
+        name: bootstrap.mean([float(value) for value in values]) for name, values in shares.items() if values
     }
 
 

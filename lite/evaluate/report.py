@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILTER_FIGURES = ("auc", "recall@1", "recall@3", "recall@5", "recall@10", "ndcg@5", "accuracy")
+SUPPORT_TOLD = {
+    "rests": "rest on it (without it, they are at most half as likely)",
+    "necessary": "become less likely without it than without as much that is not cited",
+    "sufficient": "stay likelier with it alone than with all but it",
+}
 FILTER_SYSTEMS = ("chance", "bm25", "base", "trained", "difference")
 
 
@@ -143,6 +148,7 @@ def answers_markdown(report: dict, title: str, notes: Sequence[str]) -> str:
         ]  # fmt: skip
     if report.get("evidence", {}).get("questions"):
         lines += ["## Evidence test", "", evidence_sentence(report["evidence"]), ""]
+    lines += evidence_lines(report)
     columns = ("format", "ndcg@5", "source_f1", "exact_match", "f1", "answer")
     lines += ["## By kind of question", "", f"| kind | questions | system | {' | '.join(columns)} |"]
     lines.append("|---" * (3 + len(columns)) + "|")
@@ -156,6 +162,25 @@ def answers_markdown(report: dict, title: str, notes: Sequence[str]) -> str:
     if health := health_lines(report):
         lines += ["", *health]
     return "\n".join(lines) + "\n"
+
+
+def evidence_lines(report: dict) -> list[str]:
+    """What is cited and quoted, and whether answers rest on it; nothing in reports of versions that did not look."""
+    lines: list[str] = []
+    if report.get("citing"):
+        names = ("citation_precision", "citation_recall", "quote_precision", "contradicts")
+        lines = ["## Citations and quotes", "", f"| | {' | '.join(names)} | quotes |", "|---" * (len(names) + 2) + "|"]
+        for system, found in report["citing"].items():
+            lines.append(f"| {system} | {' | '.join(cell(found.get(n)) for n in names)} | {found['quotes']} |")
+        lines += [
+            "", "Of well-formed answers that cite something. Quote precision: quotes that stand in the cited document. "
+            "Contradicts: answers whose chain dismisses a document that they cite.", "",
+        ]  # fmt: skip
+    if report.get("support", {}).get("questions"):
+        found = report["support"]
+        parts = [f"{cell(found[name])} {told}" for name, told in SUPPORT_TOLD.items() if name in found]
+        lines += [f"Of {found['questions']} answers that cite something, {'; '.join(parts)}.", ""]
+    return lines
 
 
 def evidence_sentence(evidence: dict) -> str:

@@ -16,7 +16,7 @@ from transformers import ProcessorMixin
 
 from lite.data.pools import Corpus
 from lite.evaluate.answers import Budget, answer_examples, predictions_path
-from lite.evaluate.figures import evidence_test, report_systems, reported_on
+from lite.evaluate.figures import citing, evidence_test, report_systems, reported_on, supported
 from lite.evaluate.pace import tell_pace
 from lite.evaluate.report import answers_markdown, answers_table, evidence_sentence, plot_rewards
 from lite.evaluate.scores import lexical_scores, stage1_scores
@@ -25,6 +25,7 @@ from lite.models.adapters import active, load_weights
 from lite.runs import CARD, STAGE2, TINY, read_card
 from lite.schema import Example, Trace, digest
 from lite.stages.answer import BASE, COLD_START, FULL, STAGE1_BASE, Listing, say
+from lite.stages.support import check_support
 
 
 def stage2_report(
@@ -99,17 +100,30 @@ def stage2_report(
         load_weights(model, folder / "adapter", STAGE2)
     systems[full] = run(full, trained, scores, filtered)
 
-    def ask(listings: list[Listing]) -> list[str]:
-        with active(model, trained):
-            return say(model, processor, listings, budget.document_chars, budget.max_new_tokens, budget.batch_size)
-
     baseline = STAGE1_BASE if stage1 is not None else BASE
     report = {"stage": STAGE2, **about, **hashes, "full": full, "baseline": baseline}
     report |= {"reported_on": reported_on(examples)} | report_systems(examples, systems, full, baseline)
-    report["evidence"] = evidence_test(systems[full][0], ask, examples)
+    report["citing"] = {name: citing(examples, found[0]) for name, found in systems.items()}
+    with active(model, trained):
+        report |= _evidence(model, processor, systems[full][0], examples, budget)
     tiny = model.config.name_or_path == str(TINY)
     write_report(report, folder, budget.max_documents, tiny, console)
     return report
+
+
+def _evidence(
+    model: PeftModel, processor: ProcessorMixin, traces: Sequence[Trace], examples: Sequence[Example], budget: Budget
+) -> dict:
+    """What the answers of the full system rest on: `evidence` and `support`. Its adapters are active."""
+
+    def ask(listings: list[Listing]) -> list[str]:
+        return say(model, processor, listings, budget.document_chars, budget.max_new_tokens, budget.batch_size)
+
+    check = partial(check_support, model, processor, document_chars=budget.document_chars)
+    return {
+        "evidence": evidence_test(traces, ask, examples, budget.quotes),
+        "support": supported(traces, check, examples, budget.quotes),
+    }
 
 
 def _claim_predictions(folder: Path, owner: dict) -> None:

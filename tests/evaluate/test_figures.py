@@ -12,10 +12,11 @@ import pytest
 from rich.console import Console
 
 from lite.evaluate.answers import Budget, answer_examples
-from lite.evaluate.figures import evidence_test, report_systems
-from lite.evaluate.report import answers_table
+from lite.evaluate.figures import citing, evidence_test, report_systems, supported
+from lite.evaluate.report import answers_table, evidence_lines
 from lite.schema import Document, Example, Trace
 from lite.stages.answer import FULL, STAGE1_BASE, Listing, arrange, trace
+from lite.stages.support import RESTS, WEAK, Support
 
 DOCUMENTS = tuple(Document(f"d{i}", "text", f"Title {i}", f"Text {i}.") for i in range(4))
 EXAMPLE = Example("q", "Which?", DOCUMENTS, frozenset({"d1"}), ("yes",), split="test")
@@ -120,3 +121,49 @@ def test_the_terminal_shows_every_figure_in_80_columns() -> None:
     (row,) = [line for line in shown.splitlines() if FULL in line and "gain" not in line]
     assert row.count("1.000") == 6
     assert "+1.000*" in shown
+
+
+def test_what_is_cited_and_quoted_by_hand() -> None:
+    listing = Listing("Which?", DOCUMENTS, (1, 2, 3, 4), True)
+    said = [
+        ('[2] helps: "Text 1" "Text 7" [1] does not help.', "[2]"),  # right, one quote of two
+        ('[1] helps: "Text 0". [2] helps.', "[1] > [2]"),  # one document too many
+        ("[2] does not help.", "[2]"),  # contradicts itself
+        ("[3] helps.", "none"),  # cites nothing
+    ]
+    traces = [
+        trace(listing, f"<think>{chain}</think><rank>{rank}</rank><answer>yes</answer>", DOCUMENTS)
+        for chain, rank in said
+    ]
+    found = citing([EXAMPLE] * 5, [*traces, trace(listing, "malformed", DOCUMENTS)])
+    assert found["quotes"] == 3
+    figures = {name: figure["value"] for name, figure in found.items() if name != "quotes"}
+    assert figures == pytest.approx(
+        {"citation_precision": 2.5 / 3, "citation_recall": 1, "quote_precision": 0.75, "contradicts": 1 / 3}
+    )
+    assert citing([EXAMPLE], [trace(listing, "malformed", DOCUMENTS)]) == {"quotes": 0}
+
+
+def test_support_is_counted_beside_its_control() -> None:
+    listing = Listing("Which?", DOCUMENTS, (1, 2, 3, 4), True)
+    outcome = trace(listing, completion("yes", 2), DOCUMENTS)
+    answers = iter(
+        [Support(RESTS, None, 2.0, 0.1, 0.1, 3.0), Support(WEAK, None, 0.1, 0.5, 4.0, 3.0), Support(RESTS, True, 3.0)]
+    )
+    asked = []
+
+    def check(found: Trace, of: Listing) -> Support:
+        asked.append(of.quotes)
+        return next(answers)
+
+    unknown = replace(outcome, answer="not in the documents")
+    found = supported([outcome, unknown, outcome, outcome], check, [EXAMPLE] * 4, True)
+    assert found["questions"] == 3
+    assert asked == [True] * 3
+    shares = {name: figure["value"] for name, figure in found.items() if name != "questions"}
+    assert shares == pytest.approx({"rests": 2 / 3, "necessary": 0.5, "sufficient": 0.5})
+    assert supported([unknown], check, [EXAMPLE], False) == {"questions": 0}
+    lines = "\n".join(evidence_lines({"citing": {"full": citing([EXAMPLE], [outcome])}, "support": found}))
+    assert "| full | 1.000" in lines
+    assert "Of 3 answers that cite something, 0.667" in lines
+    assert evidence_lines({}) == []
