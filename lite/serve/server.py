@@ -66,12 +66,13 @@ def serve(place: Place, load: Callable[[], Rag], library: str, name: str) -> int
 
         def loading() -> None:
             try:
-                model.set_result(load())
+                rag = load()
+                model.set_result(rag)
             except BaseException as error:
                 model.set_exception(error)
                 server.should_exit = True
             else:
-                print("lite: ready", file=sys.stderr, flush=True)
+                print(f"lite: ready. {rag.note}".strip(), file=sys.stderr, flush=True)
 
         threading.Thread(target=loading, daemon=True).start()
         print(f"lite: {url(place.host, port)}/v1  (Ctrl-C stops)", flush=True)
