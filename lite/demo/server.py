@@ -194,8 +194,8 @@ def open_page(
     from starlette.middleware import Middleware
 
     from lite.demo.app import build
-    from lite.demo.guard import Guard, fetch_nothing
-    from lite.demo.uploads import LIMITS, Uploads
+    from lite.demo.guard import REQUEST, Guard, fetch_nothing
+    from lite.demo.uploads import Uploads
 
     safehttpx.async_validate_url = fetch_nothing
     uploads = Uploads(folder)
@@ -209,7 +209,7 @@ def open_page(
         page.launch(
             server_name=place.host, server_port=place.port, auth=place.auth, root_path=place.root_path or None,
             share=False, quiet=True, prevent_thread_lock=True, show_error=False, strict_cors=True, allowed_paths=[],
-            max_file_size=LIMITS.megabytes * 10**6, ssr_mode=False, pwa=False, enable_monitoring=False,
+            max_file_size=REQUEST, ssr_mode=False, pwa=False, enable_monitoring=False,
             run_history=False, mcp_server=False, footer_links=["settings"], theme=theme.set(**COLOURS),
             css_paths=[Path(__file__).with_name("demo.css")],
             app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},

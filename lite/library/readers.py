@@ -76,7 +76,7 @@ def read_file(path: Path, ocr: bool, limits: Limits = DEFAULT_LIMITS) -> list[Pa
         if not size:
             raise Unreadable("it is empty (0 bytes).")
         if size > limits.megabytes * 10**6:
-            raise Unreadable(f"it has {size / 1e6:,.0f} MB; the limit is {limits.megabytes} MB (--max_megabytes).")
+            raise Unreadable(f"it has {-(-size // 10**6):,} MB; the limit is {limits.megabytes} MB (--max_megabytes).")
         if path.suffix.lower() not in SUFFIXES:
             raise Unreadable(f"files of its kind are not read. Save it as one of {' '.join(DOCUMENTS)}")
         with time_limit(OCR_TIME * limits.seconds):

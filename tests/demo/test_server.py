@@ -295,6 +295,15 @@ def test_an_upload_is_bounded_in_number_and_size_on_the_disk_too(served: Served,
     assert served.upload(("d.txt", bytes(2000)))[0] == 413
 
 
+def test_one_file_that_is_too_large_refuses_itself_alone(served: Served) -> None:
+    large = bytes(demo_uploads.LIMITS.megabytes * 10**6 + 1)
+    status, reply = served.upload(("large.txt", large), ("good.txt", b"The capital of Chad is N'Djamena."))
+    assert status == 200
+    read = served.call("read", [as_file(path) for path in json.loads(reply)])
+    assert "large.txt: it has 51 MB; the limit is 50 MB." in read
+    assert "Documents: 1, from 1 files" in read
+
+
 def test_one_wrong_kind_in_a_batch_refuses_that_file_alone(served: Served) -> None:
     _, reply = served.upload(("virus.exe", b"MZ"), ("good.txt", b"The capital of Chad is N'Djamena."), ("noend", b"x"))
     read = served.call("read", [as_file(path) for path in json.loads(reply)])
