@@ -152,3 +152,26 @@ def scale(result: dict) -> str:
             "`benchmarks/results/scale.json`.",
         ]
     )  # fmt: skip
+
+
+def laptop(result: dict) -> str:
+    """Seconds to the first word and to the end of an answer, and what prompt lookup saves."""
+    steps = ("load", "filter", "first word", "whole answer")
+    shown = {"load": "loading the model", "filter": f"judging {result['documents']} passages"}
+    shown |= {"whole answer": f"the whole answer, {result['answer_tokens']} tokens"}
+    seconds = result["seconds"]
+    rows = [
+        (shown.get(step, step), *(f"{seconds[step][kind]:.0f}" for kind in ("wall", "processors"))) for step in steps
+    ]
+    found, load = result["lookup"], result["load_average"]
+    return "\n\n".join(
+        [
+            markdown(["after asking (loading comes before)", "seconds", "seconds of processors"], rows),
+            f"{result['model']}, {result['threads']} threads on {result['cores']} cores, passages of "
+            f"{result['characters']:,} characters; other work ran beside it (load average {load['before']:.0f} to "
+            f"{load['after']:.0f}), so an idle machine is faster (`python benchmarks/laptop.py`). A real answer "
+            f"repeats its documents, which saves passes: the embedded model needs {found['with lookup']} in place of "
+            f"{found['passes']} for {found['questions']} answers"
+            + (", with the same text." if found["same text"] else ", but not with the same text."),
+        ]
+    )

@@ -47,6 +47,7 @@ def sections() -> dict[str, str]:
         "gpu": gpu_table.markdown(measured),
         "memory": cost_tables.memory(memory),
         "grpo step": cost_tables.grpo_step(result("grpo-step-cpu")),
+        "laptop": cost_tables.laptop(result("laptop")),
         "merged": cost_tables.merged(result("merged")),
         "decoding": cost_tables.decoding(result("decoding")),
         "stage 1": tables.stage1(stage1),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.constants import ENV_VARS_TRUE_VALUES, HF_HUB_CACHE
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -209,7 +209,7 @@ def _cached(name: str) -> Path | None:
 
 
 def _unreachable(name: str, error: Exception) -> str:
-    if isinstance(error, OfflineModeIsEnabled) and os.environ.get("HF_HUB_OFFLINE"):
+    if isinstance(error, OfflineModeIsEnabled) and os.environ.get("HF_HUB_OFFLINE", "").upper() in ENV_VARS_TRUE_VALUES:
         why = "HF_HUB_OFFLINE is set, so the hub is not asked"
     elif isinstance(error, HfHubHTTPError):
         why = f"the hub answers with an error ({re.split(r'[.(]', str(error).strip())[0][:100]})"

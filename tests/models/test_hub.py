@@ -128,6 +128,8 @@ def test_a_hub_that_is_off_or_silent_is_given_up_soon(tmp_path: Path) -> None:
         done = look_up("some/vlm", f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
         assert time.monotonic() - start < 60  # 5 of them waiting; the rest is a busy machine's start
     assert "some/vlm is not on this machine, and the Hugging Face hub cannot be reached" in done.stdout
+    gone = look_up("some/vlm", "http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="0")
+    assert "the Hugging Face hub cannot be reached" in gone.stdout
     offline = look_up("some/vlm", "http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE is set" in offline.stdout
     assert "--model FOLDER" in offline.stdout
