@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import chardet
+import regex
 
 from lite.library.parts import Unreadable
 
@@ -16,6 +17,7 @@ FEW_WORDS = (
 ACCENTS = set("àâäáãåæçéèêëíìîïñóòôöõøœßúùûüÀÂÄÁÃÅÆÇÉÈÊËÍÌÎÏÑÓÒÔÖÕØŒÚÙÛÜ")
 SIGNS = set("“”‘’‚„–—…€°§µ±²³«»¿¡½¼¾£©®™·•×÷ºª´\xa0")
 WITHIN_WORDS = set("’–—·")
+ODD = regex.compile(r"[\x80-\x84\x86-\x9f]|\p{Ll}[\p{Lu}--[A-Z]]\p{Ll}", regex.V1)
 # What few words are tried for; statistics on all eighty encodings take them for Urdu or Icelandic.
 COMMON = (
     "cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 iso8859-2 cp437 cp850 cp852 cp866 mac-roman koi8-r cp874 "
@@ -75,7 +77,18 @@ def _encoding(data: bytes) -> str:
     if few and _looks_western(data):
         return "cp1252"
     found = chardet.detect(data, include_encodings=COMMON if few else None, compat_names=False)["encoding"]
+    if found and _is_odd(data, found):
+        likely = [encoding for encoding in COMMON if not _is_odd(data, encoding)]
+        found = (likely and chardet.detect(data, include_encodings=likely, compat_names=False)["encoding"]) or found
     return {"iso8859-1": "cp1252"}.get(found, found) or "cp1252"
+
+
+def _is_odd(data: bytes, encoding: str) -> bool:
+    """Whether the text would hold what no text does: control characters, a capital with an accent within a word."""
+    try:
+        return bool(ODD.search(data.decode(encoding)))
+    except (UnicodeDecodeError, LookupError):
+        return True
 
 
 def _looks_western(data: bytes) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -19,7 +19,7 @@ def split_mail(data: bytes) -> Iterator[Part]:
     """The texts of a mail, the first with its headers; attachments are named, not read."""
     mail = message_from_bytes(data, policy=policy.default)
     subject = _header(mail, "Subject")
-    headers = "\n".join(f"{name}: {text}" for name in HEADERS if (text := _header(mail, name)))
+    headers = _headers(mail, HEADERS)
     attached = [part.get_filename() or part.get_content_type() for part in mail.walk() if _is_attached(part)]
     if attached:
         headers += f"\nAttached: {', '.join(attached)}"
@@ -33,6 +33,10 @@ def split_mail(data: bytes) -> Iterator[Part]:
         title = " > ".join(filter(None, (subject[:300], part.title if part.title != subject else "")))
         yield replace(part, place=f"part={number}", title=title, note=" ".join(filter(None, (note, part.note))))
         note = ""
+
+
+def _headers(mail: EmailMessage, names: Iterable[str]) -> str:
+    return "\n".join(f"{name}: {text}" for name in names if (text := _header(mail, name)))
 
 
 def _header(mail: EmailMessage, name: str) -> str:
@@ -68,8 +72,14 @@ def _bodies(mail: EmailMessage) -> Iterator[EmailMessage]:
         )
         if best is not None:
             yield from _bodies(best)
+    elif mail.get_content_type() == "message/rfc822":
+        for forwarded in mail.get_payload():
+            headers = EmailMessage(policy=policy.default)
+            headers.set_content(_headers(forwarded, HEADERS).encode("utf-8", "replace").decode() + "\n")
+            yield headers
+            yield from _bodies(forwarded)
     elif mail.is_multipart():
-        for part in mail.iter_parts() if mail.get_content_type() != "message/rfc822" else mail.get_payload():
+        for part in mail.iter_parts():
             yield from _bodies(part)
     elif not _is_attached(mail):
         yield mail

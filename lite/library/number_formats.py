@@ -6,9 +6,11 @@ the format language that people's files use; where a format is of another kind, 
 
 from __future__ import annotations
 
+import operator
 import re
 from datetime import date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from fractions import Fraction
 
 ISO = "yyyy-mm-dd h:mm:ss"  # what Python programs write dates with: the time is left out at midnight
 BUILT_IN_DATES = {"mm-dd-yy": "yyyy-mm-dd", "m/d/yy h:mm": "yyyy-mm-dd h:mm"}  # shown as the reader's country has it
@@ -20,6 +22,17 @@ TOKEN = re.compile(
     re.DOTALL,
 )
 
+CONDITION = re.compile(r"(<=|>=|<>|<|>|=)(-?\d+(?:\.\d+)?)")
+COMPARE = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "=": operator.eq,
+    "<>": operator.ne,
+}
+FRACTION = re.compile(r"(?P<whole>[0#?]+ +)?[0#?]+ */ *(?P<below>[0-9#?]+)")
+
 
 def shown(value: object, number_format: str) -> str:
     """A cell's value as text.
@@ -28,8 +41,10 @@ def shown(value: object, number_format: str) -> str:
         value: As openpyxl reads it: a number, a text, a bool, a date, a time, a duration or None.
         number_format: Of its cell, as in Excel: `0.0%`, `"$"#,##0.00`, `[h]:mm`.
     """
-    if value is None or isinstance(value, str):
-        return value or ""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return _text(value, _sections(number_format)) if "@" in number_format and number_format != "@" else value
     if isinstance(value, bool):
         return str(value).upper()
     try:
@@ -64,12 +79,49 @@ def _sections(number_format: str) -> list[list[tuple[str, str]]]:
     return sections
 
 
+def _text(value: str, sections: list[list[tuple[str, str]]]) -> str:
+    """A text between what its format puts around it, as in `"No. "@`."""
+    tokens = sections[-1]
+    if ("other", "@") not in tokens:
+        return value
+    return "".join(value if token == ("other", "@") else _literal(*token) for token in tokens).strip()
+
+
+def _chosen(value: float, sections: list[list[tuple[str, str]]]) -> list[tuple[str, str]] | None:
+    """The tokens whose condition holds, as in `[>=1000]0.0,"k";0`; None where no section has a condition."""
+    conditions = [
+        next((c for kind, t in s if kind == "bracket" and (c := CONDITION.fullmatch(t))), None) for s in sections
+    ]
+    if not any(conditions):
+        return None
+    for tokens, condition in zip(sections, conditions, strict=True):
+        if condition is None or COMPARE[condition[1]](value, float(condition[2])):
+            return tokens
+    return []
+
+
+def _fraction(value: float, tokens: list[tuple[str, str]]) -> str:
+    """`# ?/?` and `?/100`."""
+    form = FRACTION.fullmatch("".join(text for kind, text in tokens if kind in ("number", "other")).strip())
+    if not form:
+        return ""
+    value = abs(value)
+    if form["below"].isdigit() and int(form["below"]):
+        below = int(form["below"])
+        above = round(value * below)
+    else:
+        above, below = Fraction(value).limit_denominator(10 ** len(form["below"]) - 1).as_integer_ratio()
+    whole, above = divmod(above, below) if form["whole"] else (0, above)
+    return " ".join([str(whole)] * bool(whole or not above) + [f"{above}/{below}"] * bool(above))
+
+
 def _number(value: float, sections: list[list[tuple[str, str]]]) -> str:
     tokens = sections[0]
     minus = value < 0
-    if any(kind == "bracket" and text[:1] in "<>=" for section in sections for kind, text in section):
-        return ""  # a condition
-    if minus and len(sections) > 1:
+    chosen = _chosen(value, sections)
+    if chosen is not None:
+        tokens = chosen
+    elif minus and len(sections) > 1:
         tokens, minus = sections[1], False  # which shows the sign in its own way
         if not tokens:
             return _plain(value)  # hidden by ;;; and yet there
@@ -81,7 +133,8 @@ def _number(value: float, sections: list[list[tuple[str, str]]]) -> str:
         literal = "".join(_literal(kind, text) for kind, text in tokens)
         return "" if "date" in kinds or not literal.strip() else literal.strip()
     if "other" in kinds and any(text in "/" for kind, text in tokens if kind == "other"):
-        return ""  # a fraction
+        fraction = _fraction(value, tokens)
+        return fraction and "-" * minus + fraction
     value = abs(value) * 100 ** sum(kind == "percent" for kind, _ in tokens)
     places = [text for kind, text in tokens if kind == "number"]
     exponent = next((text for kind, text in tokens if kind == "exponent"), "")

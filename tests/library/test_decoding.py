@@ -62,3 +62,15 @@ def test_a_damaged_letter_does_not_change_the_encoding_and_a_declared_one_is_bel
     assert decoded("Ýmir".encode("cp1252"), "iso-8859-1") == "Ýmir"
     with pytest.raises(Unreadable, match="zero bytes"):
         decoded(b"\x7fELF\0\0\x01\0\xff\xee\0\0")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Příliš žluťoučký kůň úpěl ďábelské ódy.", "cp1250"),
+        ("El niño pagó la señal en España según él.", "cp850"),
+        ("Zítra přijde mladší bratr, řekl šéf.", "iso8859-2"),
+    ],
+)
+def test_no_text_has_capitals_within_words_or_control_characters(text: str, encoding: str) -> None:
+    assert decoded(text.encode(encoding)) == text

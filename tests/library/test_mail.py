@@ -68,3 +68,14 @@ def test_long_mails_are_parts_below_one_subject() -> None:
     assert len(parts) > 3
     assert {part.title for part in parts} == {"Report"}
     assert len({part.place for part in parts}) == len(parts)
+
+
+def test_a_forwarded_mail_keeps_its_subject_and_who_wrote_it() -> None:
+    mail = (
+        b"From: ann@example.org\nSubject: Fwd\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n"
+        b"--b\nContent-Type: text/plain\n\nSee below.\n--b\nContent-Type: message/rfc822\n\n"
+        b"From: bob@example.org\nSubject: =?utf-8?B?RMO8c2U=?=\nContent-Type: text/plain\n\nIt needs 4 bar.\n--b--\n"
+    )
+    text = "\n".join(part.text for part in split_mail(mail))
+    for piece in ("See below.", "From: bob@example.org", "Subject: D\u00fcse", "It needs 4 bar."):
+        assert text.count(piece) == 1

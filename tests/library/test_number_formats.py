@@ -25,7 +25,7 @@ EURO = '_-* #,##0.00\\ "€"_-;\\-* #,##0.00\\ "€"_-;_-* "-"??\\ "€"_-;_-@_-
         (1234.5, "#,##0.00\\ [$€-407]", "1,234.50 €"), (-1234.5, EURO, "-1,234.50 €"), (0.1 + 0.2, "General", "0.3"),
         (55123, "00\\-000", "55-123"), (123456789, "(000) 000-0000", "(012) 345-6789"), (21.5, '0.0"°C"', "21.5°C"),
         (datetime(2025, 3, 1, 20, 5, 9), "d mmm yyyy h:mm AM/PM", "1 Mar 2025 8:05 PM"), (True, "General", "TRUE"),
-        (datetime(2025, 3, 1), "yyyy-mm-dd h:mm:ss", "2025-03-01"), (3.25, "# ??/??", "3.25"), (None, "0", ""),
+        (datetime(2025, 3, 1), "yyyy-mm-dd h:mm:ss", "2025-03-01"), (3.25, "# ??/??", "3 1/4"), (None, "0", ""),
     ],
 )  # fmt: skip
 def test_what_excel_shows(value: object, number_format: str, text: str) -> None:
@@ -43,3 +43,17 @@ def test_no_format_ends_in_an_exception_or_hides_a_number(value: object, number_
     assert isinstance(text, str)
     if isinstance(value, int):
         assert text
+
+
+@pytest.mark.parametrize(
+    ("value", "number_format", "text"),
+    [
+        (1.5, "# ?/?", "1 1/2"), (0.75, "# ?/?", "3/4"), (-2.5, "# ?/?", "-2 1/2"), (1.5, "?/?", "3/2"),
+        (0.5, "# ?/100", "50/100"), (4, "# ?/?", "4"), (0, "# ?/?", "0"),
+        (12500, '[>=1000]0.0,"k";0', "12.5k"), (500, '[>=1000]0.0,"k";0', "500"), (-5, "[<0]0.0;0", "-5.0"),
+        (1, '[=1]0" day";0" days"', "1 day"), (3, '[=1]0" day";0" days"', "3 days"), (7, "[>9]0", "7"),
+        ("abc", '"No. "@', "No. abc"), ("abc", '0;-0;0;"<"@">"', "<abc>"), ("abc", "@", "abc"), ("abc", "0.00", "abc"),
+    ],
+)  # fmt: skip
+def test_fractions_conditions_and_texts_as_excel_shows_them(value: object, number_format: str, text: str) -> None:
+    assert shown(value, number_format) == text
