@@ -87,7 +87,7 @@ def main() -> None:
     from lite.models import shared_decoding
 
     shared_decoding.CHECKED_EVERY |= {"cpu": shared_decoding.CHECKED_EVERY["cuda"]}
-    systems = {"transformers": transformers_loop, "loop": joined_loop, "graph": graph_loop}
+    systems = {"transformers": transformers_loop, "loop": sampling_loop, "graph": graph_loop}
     figures = {
         name: {str(adapters): per_position(run, adapters) for adapters in ADAPTERS} for name, run in systems.items()
     }
@@ -192,7 +192,7 @@ def lite_loop(model, positions: int, _: Count) -> torch.Tensor:
     return shared_prompt.generate(model, *prompts(), None, GROUP, settings(positions))
 
 
-def joined_loop(model, positions: int, count: Count) -> torch.Tensor:
+def sampling_loop(model, positions: int, count: Count) -> torch.Tensor:
     from lite.models.merged import sampling
 
     with sampling(model):
@@ -204,7 +204,7 @@ def graph_loop(model, positions: int, count: Count) -> torch.Tensor:
 
     shared_decoding.CAPTURING["cpu"] = count.paused
     try:
-        return joined_loop(model, positions, count)
+        return sampling_loop(model, positions, count)
     finally:
         del shared_decoding.CAPTURING["cpu"]
 

@@ -1,4 +1,4 @@
-"""Reading from a model with adapters: each layer as one matrix for a while, or its adapters as one."""
+"""Reading from a model with adapters: each layer as one matrix for a while, or its adapters in its own precision."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def choose_weights(model: PreTrainedModel | PeftModel, asked: str) -> str:
 def sampling(model: PreTrainedModel | PeftModel, weights: str = "packed") -> Iterator[None]:
     """`merged` in float32 on a CPU, where it is exact. Elsewhere as `weights` says.
 
-    packed: the active adapters are one in the model's precision. PEFT adds one adapter after the other in float32, with
-    casts to it and back (`benchmarks/decoding.py` counts the operations). The policy's log-probs are computed under
-    autocast, which rounds adapters to 16 bits, too. Dropout is left out.
+    packed: the active adapters are in the model's precision. PEFT computes them in float32, with casts to it and back
+    (`benchmarks/decoding.py` counts the operations). The policy's log-probs are computed under autocast, which rounds
+    adapters to 16 bits, too. Dropout is left out.
 
     merged: each 4-bit layer is one matrix in the model's precision, so that nothing is unpacked for each token. Its
     rounding is not that of the policy: correct it by importance sampling.
@@ -82,7 +82,7 @@ def sampling(model: PreTrainedModel | PeftModel, weights: str = "packed") -> Ite
         layers = [module for module in model.modules() if isinstance(module, LoraLayer) and _is_plain(module)]
         with _undone(layers):
             for module in layers:
-                module.forward = _joined(module, model.dtype)
+                module.forward = _adapted(module, model.dtype)
             yield
 
 
@@ -119,21 +119,31 @@ def _undone(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _joined(module: LoraLayer, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The layer's forward with its active adapters side by side in one: [in, sum of ranks] and [sum of ranks, out]."""
+def _adapted(module: LoraLayer, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The layer's forward with its active adapters in `dtype`, one added after the other, as the policy adds them.
+
+    As one adapter, side by side, two would take two operations fewer. But their sum is then rounded once, and the
+    embedded model's log-probs were twice as far from the policy's.
+    """
     layer = module.get_base_layer()
     names = [] if module.disable_adapters else [name for name in module.active_adapters if name in module.lora_A]
-    if not names:
-        return layer.forward
-    down = torch.cat([module.lora_A[name].weight for name in names]).to(dtype).T
-    up = torch.cat([module.lora_B[name].weight * module.scaling[name] for name in names], 1).to(dtype).T
+    adapters = [
+        (
+            module.lora_A[name].weight.to(dtype).T,
+            (module.lora_B[name].weight * module.scaling[name]).to(dtype).T,
+        )
+        for name in names
+    ]
 
     def forward(states: torch.Tensor) -> torch.Tensor:
         result = layer(states)
-        rows = states.view(-1, states.shape[-1])
-        return torch.addmm(result.view(-1, result.shape[-1]), rows @ down, up).view(result.shape)
+        rows, shape = states.view(-1, states.shape[-1]), result.shape
+        total = result.view(-1, shape[-1])
+        for down, up in adapters:
+            total = torch.addmm(total, rows @ down, up)
+        return total.view(shape)
 
-    return forward
+    return forward if names else layer.forward
 
 
 def _is_plain(module: LoraLayer) -> bool:

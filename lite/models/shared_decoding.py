@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedModel,
     StoppingCriteriaList,
 )
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, StaticLayer
 
 from lite.models.layers import base_of
 from lite.models.shared_attention import PromptCache
@@ -45,7 +45,7 @@ class Completions(DynamicCache):
         length: C.
     """
 
-    def __init__(self, prompts: list[DynamicLayer], group_size: int, length: int):
+    def __init__(self, prompts: list[DynamicLayer | StaticLayer], group_size: int, length: int):
         super().__init__()
         self.buffers = [
             tuple(
@@ -120,10 +120,10 @@ def _step(model: PreTrainedModel, inputs: dict, group_size: int, length: int) ->
     mask = inputs["attention_mask"].bool()
     cached: Cache = inputs["past_key_values"]
     width = mask.shape[1]
-    # By `type`: a sliding window forgets, and a state is no keys and values.
-    dynamic = [layer if isinstance(layer, DynamicLayer) else None for layer in cached.layers]
+    # Static ones are Unsloth's choice; they are longer than the prompts.
+    held = [layer if isinstance(layer, DynamicLayer | StaticLayer) else None for layer in cached.layers]
     prompts = PromptCache(
-        [None if layer is None else (layer.keys[:, :, :width], layer.values[:, :, :width]) for layer in dynamic],
+        [layer and (layer.keys[:, :, :width], layer.values[:, :, :width]) for layer in held],
         None if mask.all() else ~mask,
     )
     places = inputs["position_ids"]
@@ -140,10 +140,11 @@ def _step(model: PreTrainedModel, inputs: dict, group_size: int, length: int) ->
             use_cache=True,
         ).logits[:, -1]
 
-    if any(type(layer) is not DynamicLayer for layer in cached.layers):
+    # By `type`: a subclass may forget what leaves its window, or keep a state as well.
+    if any(type(layer) not in (DynamicLayer, StaticLayer) for layer in cached.layers):
         grown = forked_cache(cached, base_of(model).config.get_text_config(), group_size)
         return lambda tokens, n: forward(tokens, start + n + 1, grown, prompts)
-    cache = Completions(dynamic, group_size, length)
+    cache = Completions(held, group_size, length)
     if length >= WORTH_A_GRAPH and start.device.type in CAPTURING:
         replayed = _replayed(forward, start, cache, prompts)
         if replayed:
@@ -199,10 +200,17 @@ def capture(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         for _ in range(2):  # libraries set themselves up at the first call
             run()
     torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    # Other threads may go on meanwhile: one pins the next batch's memory.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        result = run()
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        # Other threads may go on meanwhile: one pins the next batch's memory.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            result = run()
+    except RuntimeError:
+        # A capture that fails leaves its stream and the generator behind as if it still went on.
+        torch.cuda.set_stream(before)
+        generator = torch.cuda.default_generators[before.device_index]
+        generator.graphsafe_set_state(generator.clone_state())
+        raise
 
     def replay() -> torch.Tensor:
         graph.replay()

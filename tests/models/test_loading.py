@@ -164,16 +164,15 @@ def test_unsloth_without_a_gpu_is_refused_and_auto_falls_back() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif("LITE_UNSLOTH" not in os.environ, reason="LITE_UNSLOTH names no Python that has Unsloth")
-def test_the_stacked_trainer_holds_under_unsloth_as_far_as_a_cpu_can_tell() -> None:
+def test_the_stacked_trainer_holds_under_unsloth_as_far_as_a_cpu_can_tell(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    command = [os.environ["LITE_UNSLOTH"], "-m", "pytest", "-q", "-p", "unsloth_on_cpu", "-k", "unsloth"]
-    paths = os.pathsep.join([str(root), str(root / "tests")])
+    command = [os.environ["LITE_UNSLOTH"], "-m", "pytest", "-q", "-p", "unsloth_on_cpu", "-p", "no:cacheprovider"]
+    command += ["-c", str(root / "pyproject.toml"), "--rootdir", str(root), "-k", "unsloth"]
+    paths = {"PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
+    # In a folder of its own, where Unsloth leaves what it writes.
     done = subprocess.run(
-        [*command, "tests/test_gpu.py"],
-        env=os.environ | {"PYTHONPATH": paths},
-        cwd=root,
-        capture_output=True,
+        [*command, str(root / "tests" / "test_gpu.py")], env=os.environ | paths, cwd=tmp_path, capture_output=True,
         text=True,
-    )
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
     assert "6 passed" in done.stdout

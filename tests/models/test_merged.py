@@ -1,4 +1,4 @@
-"""Adapters that are joined while a model samples give what they give one by one, up to rounding."""
+"""What a model samples with gives what its adapters give, up to rounding."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def logits(model) -> torch.Tensor:
         return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
 
 
-def test_joined_adapters_say_what_they_say_one_by_one_and_leave_no_trace(model) -> None:
+def test_adapters_in_16_bits_say_what_they_say_in_32_and_leave_no_trace(model) -> None:
     with active(model, []):
         bare = logits(model)
     for names in ([STAGE1], [STAGE2], [STAGE1, STAGE2]):
         with active(model, names):
             expected = logits(model)
             with sampling(model):
-                joined = logits(model)
+                half = logits(model)
             assert torch.equal(logits(model), expected)
-        assert 0 < (joined - expected).abs().mean() < 0.1 * (expected - bare).abs().mean()
+        assert 0 < (half - expected).abs().mean() < 0.1 * (expected - bare).abs().mean()
     with active(model, []), sampling(model):
         assert torch.equal(logits(model), bare)
     with pytest.raises(RuntimeError, match="halfway"), sampling(model):

@@ -116,9 +116,12 @@ def prompts(dtype: torch.dtype, images: list[int]) -> tuple[torch.Tensor, torch.
     return ids, (ids != 0).long(), vision
 
 
-def generated(model, inputs: tuple, ends: int, new: int = 40, sampled: bool = True) -> torch.Tensor:
+def generated(
+    model, inputs: tuple, ends: int, new: int = 40, sampled: bool = True, cache: str | None = None
+) -> torch.Tensor:
     settings = GenerationConfig(
-        max_new_tokens=new, do_sample=sampled, top_k=0, pad_token_id=0, eos_token_id=[2, *range(300, 300 + ends)],
+        max_new_tokens=new, do_sample=sampled, cache_implementation=cache, top_k=0, pad_token_id=0,
+        eos_token_id=[2, *range(300, 300 + ends)],
         suppress_tokens=vision_tokens(model, random_processor(PIXELS)),
     )  # fmt: skip
     torch.manual_seed(7)
@@ -152,6 +155,12 @@ def test_replayed_positions_say_what_the_loop_says(
     assert len(tapes) == 3
     read = {function._schema.name for tape in tapes for function, *_ in tape.operations}
     assert not read & {"aten::_local_scalar_dense", "aten::nonzero", "aten::lift_fresh", "aten::is_nonzero"}
+
+
+def test_prompts_in_a_static_cache_are_decoded_alike(graphs: dict) -> None:
+    """Unsloth forces one on `generate`."""
+    model, inputs = model_of(torch.float32, 0), prompts(torch.float32, [1, 0])
+    assert torch.equal(generated(model, inputs, 60, 8, cache="static"), generated(model, inputs, 60, 8))
 
 
 def test_short_answers_are_worth_no_graph(graphs: dict) -> None:
