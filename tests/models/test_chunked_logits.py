@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
+from phases import TensorMemory
 from tiny_families import FAMILIES
 from trl.trainer.utils import selective_log_softmax_and_entropy
 
@@ -169,3 +171,25 @@ def test_rows_that_repeat_their_prompt_are_chunked_too(family: str, tmp_path: Pa
     assert rows_at_once[2:] == [2]
     torch.testing.assert_close(few, scored, atol=1e-5, rtol=0)
     assert not trainer.use_liger_kernel
+
+
+def test_memory_is_that_of_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every tensor that a forward and backward pass makes, with a vocabulary of 30,000 and 200 positions."""
+    head = torch.nn.Linear(16, 30_000, bias=False).requires_grad_(False)
+    monkeypatch.setattr(chunked_logits, "base_of", lambda model: SimpleNamespace(get_output_embeddings=lambda: head))
+    hidden = torch.randn(2, 100, 16, requires_grad=True)
+    tokens = torch.randint(30_000, (2, 100))
+
+    def peak() -> int:
+        with TensorMemory() as memory:
+            logps, _ = chunked_logits.log_probs(head, log_softmax, tokens, lambda: head(hidden))
+            logps.sum().backward()
+            return memory.peak()
+
+    def log_softmax(logits: torch.Tensor, tokens: torch.Tensor):
+        return logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0], None
+
+    whole = peak()
+    assert whole > 2 * 200 * 30_000 * 4
+    monkeypatch.setattr(chunked_logits, "AT_ONCE", 10 * 30_000 * 4)
+    assert peak() < whole / 8

@@ -9,6 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import get_peft_model
+from rich.console import Console
 from tiny_families import FAMILIES
 
 from lite.config.model import ModelConfig
@@ -20,6 +21,7 @@ from lite.stages.answer import arrange, complete, say, say_streaming
 from lite.stages.filter import answer_tokens, score
 from lite.stages.prompts import stage1_prompt, stage2_prompt
 from lite.train.cold_start import check_imitable
+from lite.train.dry_run import lengths_or_guess
 from lite.train.trainer import StageTrainer
 
 TEXT = Document("t", "text", "Chad", "The capital of Chad is N'Djamena.")
@@ -45,6 +47,15 @@ def test_stage_1_is_scored_behind_a_closed_chain(loaded) -> None:
         logits = model(**inputs).logits[0, -1]
     expected = torch.sigmoid((logits[yes] - logits[no]).double()).item()
     np.testing.assert_allclose(score(model, processor, [(QUESTION, TEXT)], 2000), [expected], atol=1e-6)
+
+
+def test_dry_run_counts_the_prompts_that_each_stage_has(loaded) -> None:
+    model, processor = loaded
+    settings = ModelConfig(model_name_or_path=model.name_or_path)
+    prompt, quiet = stage1_prompt(QUESTION, TEXT), Console(quiet=True)
+    for at_once, template in ((True, without_thinking(processor)), (False, {})):
+        counted = lengths_or_guess([prompt], [[TEXT]], settings, None, quiet, at_once)
+        assert counted == [encode(processor, [prompt], [TEXT], **template)["input_ids"].shape[1]]
 
 
 def test_stage_2_gets_back_the_tag_that_the_template_opened(loaded) -> None:
