@@ -33,8 +33,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     named.add_argument(
         "--model",
         help=f"A vision-language model as it is: its hub id, such as Qwen/Qwen3-VL-2B-Instruct (downloaded at the "
-        f"first use), its folder, or `{LAPTOP}`: {MODELS[LAPTOP]}, for machines without a GPU. It is untrained: its "
-        "filter ranks, and keeps a fixed number.",
+        f"first use), its folder, or `{LAPTOP}`: {MODELS[LAPTOP]}, for machines without a GPU. It is untrained: "
+        "search and filter together keep a fixed number of documents.",
     )
     named.add_argument(
         "--profile",

@@ -235,7 +235,7 @@ def make_desk(profile: str, library: str | None, named: bool = True) -> Desk:
         budget = UNTRAINED["max_documents"]
         return Desk(
             **shared, base=find_model(profile).name, threshold=0.0, budget=budget, note="", untrained=True,
-            adapters=f"none, it is untrained: its filter ranks, and keeps the best {budget}",
+            adapters=f"none, it is untrained: search and filter together keep the best {budget}",
         )  # fmt: skip
     folders = find_adapters(profile)
     stage1, stage2 = tuned_card(folders[0]), read_card(folders[1])

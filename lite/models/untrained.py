@@ -18,7 +18,7 @@ def load_untrained(name: str) -> tuple[PreTrainedModel, ProcessorMixin, dict, di
     """Load a model by hub id, folder or alias: (model, processor, and what the stages' cards would say).
 
     Its weights stay as they were published where memory allows, else they are quantised to NF4. No threshold was
-    tuned, so the filter ranks, and passes `max_documents` on.
+    tuned, so search and filter together rank, and the best `max_documents` are passed on.
 
     Raises:
         LiteError: It cannot be loaded, is no vision-language model, does not fit, or cannot be asked; the message says
