@@ -175,3 +175,26 @@ def laptop(result: dict) -> str:
             + (", with the same text." if found["same text"] else ", but not with the same text."),
         ]
     )
+
+
+def endurance(results: dict) -> str:
+    """What was done to lite, and whether it came out as if nothing had been; nothing where it was never run."""
+    if not results:
+        return "Not measured."
+    what = {
+        "kills_indexing": "`lite index` killed while the folder keeps changing: the library of an unbroken run",
+        "kills_stage1": "a short run of stage 1 killed: the adapter of an unbroken run, every step once",
+        "kills_stage2": "the same of stage 2",
+        "hostile": "files, data sets, recipes, run folders, traces and HTTP requests made to do harm: a clear refusal",
+        "users": "visitors of one demo who ask at once about files of their own: no answer holds another's",
+    }
+    rows = []
+    for name, told in what.items():
+        found = results[name]
+        counts = {
+            "kills": "{kills} kills", "inputs": "{inputs} inputs", "users": "{users} visitors, {answers} answers"
+        }  # fmt: skip
+        times = next(text.format(**found) for key, text in counts.items() if key in found)
+        reached = ", ".join(found["reached"]) or "nobody"
+        rows.append([told, times, "yes" if found["same"] else "**no**", reached])
+    return markdown(["what happens, and what must come of it", "times", "it did", "who else was reached"], rows)

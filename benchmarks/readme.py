@@ -58,6 +58,7 @@ def sections() -> dict[str, str]:
         "ablation": tables.ablation(result("ablation-tiny")),
         "library": cost_tables.library(result("library")),
         "scale": cost_tables.scale(result("scale")),
+        "endurance": cost_tables.endurance(result("endurance") if (RESULTS / "endurance.json").exists() else {}),
         "pretrained": pretrained_table.section(result("pretrained") if (RESULTS / "pretrained.json").exists() else {}),
     }
 
