@@ -78,7 +78,7 @@ def test_pieces_are_as_inactive_as_the_whole(text: str, seed: int) -> None:
         assert ready.startswith(sent)
         sent = ready
     assert inactive(text).startswith(sent)
-    assert len(inactive(text)) - len(sent) <= 1
+    assert len(inactive(text)) - len(sent) <= 2  # the last character, and the space that may be put before it
 
 
 def outcome(**changes) -> tuple[Trace, dict[str, Document]]:
