@@ -214,7 +214,7 @@ def _metrics(arguments: list[str]) -> int:
 
 
 def _train_stage1(arguments: list[str]) -> None:
-    from lite.config.launch import is_main
+    from lite.config.launch import is_main, leave
     from lite.config.parse import parse
     from lite.config.recipes import with_recipe
     from lite.config.runs import Stage1Config
@@ -225,10 +225,11 @@ def _train_stage1(arguments: list[str]) -> None:
     arguments = _without_gpu(with_recipe(arguments, "stage1"))
     config, model_config = parse(Stage1Config, "train stage1", arguments)
     (dry_run_stage1 if config.dry_run else train_stage1)(config, model_config, Console(quiet=not is_main()))
+    leave()
 
 
 def _train_stage2(arguments: list[str]) -> None:
-    from lite.config.launch import is_main
+    from lite.config.launch import is_main, leave
     from lite.config.parse import parse
     from lite.config.recipes import with_recipe
     from lite.config.runs import Stage2Config
@@ -239,6 +240,7 @@ def _train_stage2(arguments: list[str]) -> None:
     arguments = _without_gpu(with_recipe(arguments, "stage2"))
     config, model_config = parse(Stage2Config, "train stage2", arguments)
     (dry_run_stage2 if config.dry_run else train_stage2)(config, model_config, Console(quiet=not is_main()))
+    leave()
 
 
 def _without_gpu(arguments: list[str]) -> list[str]:

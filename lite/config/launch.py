@@ -48,6 +48,18 @@ def first_to_fail() -> bool:
     return store.add(f"lite/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
 
 
+def leave() -> None:
+    """End this process's part in a run of several, at its end.
+
+    The threads by which the processes talk must have ended when Python does; one that has not aborts the process, and
+    the launcher then stops the others, of which the main one may still be writing its report.
+    """
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def share_of_batch(
     per_device: int, accumulation: int, steps_per_generation: int | None, generation_batch: int | None, group: int
 ) -> tuple[int, int, int | None]:
