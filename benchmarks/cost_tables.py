@@ -190,6 +190,8 @@ def endurance(results: dict) -> str:
     }
     rows = []
     for name, told in what.items():
+        if name not in results:
+            continue
         found = results[name]
         counts = {
             "kills": "{kills} kills", "inputs": "{inputs} inputs", "users": "{users} visitors, {answers} answers"

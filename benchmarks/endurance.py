@@ -10,8 +10,8 @@
 - users: ten visitors of one demo ask five questions each at once about files of their own; no answer holds another's.
 
 All processes are watched (benchmarks/sockets): a connection or a name look-up that would leave this machine is a fault.
-Nothing here reaches further than 127.0.0.1. Writes benchmarks/results/endurance.json (not with --quick or --only); the
-exit status is 1 where anything failed.
+Nothing here reaches further than 127.0.0.1. Writes each part into benchmarks/results/endurance.json (not with --quick);
+the exit status is 1 where anything failed.
 """
 
 from __future__ import annotations
@@ -230,9 +230,10 @@ def main(arguments: list[str] | None = None) -> int:
             reached = sorted({line.split("\t")[1] for line in noted.read_text().splitlines()}) if noted.exists() else []
         report[name] |= {"reached": reached, "seconds": round(time.monotonic() - start)}
         print(f"{name}: {json.dumps(report[name])}", flush=True)
-    if not options.quick and options.only == list(PARTS):
-        RESULTS.write_text(json.dumps(report, indent=2) + "\n")
-        subprocess.run([sys.executable, str(ROOT / "benchmarks" / "readme.py")], check=True)  # its table in docs/
+        if not options.quick:
+            before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+            RESULTS.write_text(json.dumps(before | {name: report[name]}, indent=2) + "\n")
+            subprocess.run([sys.executable, str(ROOT / "benchmarks" / "readme.py")], check=True)  # its table in docs/
     return 0 if all(part["same"] and not part["reached"] for part in report.values()) else 1
 
 
