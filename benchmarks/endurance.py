@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -186,13 +186,19 @@ def users(folder: Path, kills: int) -> dict:
         own.write_text("\n\n".join(f"The capital of land {number} {q} is Town{number}x{q}." for q in range(QUESTIONS)))
         client.predict([handle_file(own)], api_name="/read")
         pages = []
-        for q in range(QUESTIONS):
-            asked = client.submit(f"What is the capital of land {number} {q}?", MINE, 0.0, 4, api_name="/ask")
-            pages.append(json.dumps(asked.result(LIMIT)))
+        for _ in range(3 * QUESTIONS):
+            if len(pages) == QUESTIONS:
+                break
+            question = f"What is the capital of land {number} {len(pages)}?"
+            # gradio_client loses what it sends while its stream for what came before ends: ask again
+            with suppress(CancelledError):
+                asked = client.submit(question, MINE, 0.0, 4, api_name="/ask")
+                pages.append(json.dumps(asked.result(LIMIT)))
         return pages
 
     with demo(folder) as port, ThreadPoolExecutor(USERS) as pool:
         pages = list(pool.map(visit, range(USERS)))
+    all_answered = all(len(answers) == QUESTIONS for answers in pages)
     mixed = [
         (number, other)
         for number, shown in enumerate(pages)
@@ -200,7 +206,7 @@ def users(folder: Path, kills: int) -> dict:
         for other in range(USERS)
         if (f"secret{other}" in page) != (other == number) or (other != number and f"Town{other}x" in page)
     ]
-    return {"users": USERS, "answers": sum(map(len, pages)), "mixed_up": len(mixed), "same": not mixed}
+    return {"users": USERS, "answers": sum(map(len, pages)), "mixed_up": len(mixed), "same": not mixed and all_answered}
 
 
 # ---------------------------------------------------------------------------------------------------------------- main
