@@ -83,7 +83,7 @@ def library(result: dict) -> str:
         "ours, with vectors": "`lite index` with `--embedding`, on the CPU",
     }
     index = [
-        (named[name], f"{part['documents']:,}", f"{part['seconds']:,.0f}", f"{part['peak_mib']:,}")
+        (named[name], f"{part['documents']:,}", f"{part['seconds']:,.3g}", f"{part['peak_mib']:,}")
         for name, part in result["index"].items()
     ]
     queries = [
