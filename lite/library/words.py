@@ -45,7 +45,10 @@ DASHES = regex.compile(r"[\u2010-\u2015\u2212]")
 NUMBER = regex.compile(r"\d+(?:[.,]\d+)*")
 THOUSANDS = regex.compile(r"(?<![\d.,])(\d{1,3})((?:[ ']\d{3})+)(?!\d)")  # of narrow spaces and apostrophes, too
 # Of a stretch without spaces: `c++`, `.net`, `-5` and `°c` are more than their letters.
-SIGNED = regex.compile(r"\w+(?:\+\+|#)(?!\w)|(?<![\w.])\.\w+|(?<![\w)])-\d[\d.,]*|°[cf]?(?!\w)|[%‰€$£¥§]")
+# A run of letters is tried from its beginning alone (\G: or from where the match before it ended), in linear time.
+SIGNED = regex.compile(
+    r"(?:\G|(?<!\w))\w++(?:\+\+|#)(?!\w)|(?<![\w.])\.\w+|(?<![\w)])-\d[\d.,]*|°[cf]?(?!\w)|[%‰€$£¥§]"
+)
 PARTS = regex.compile(r"\p{Ll}+|\p{Lu}\p{Ll}+|\p{Lu}+(?!\p{Ll})|[\p{Lo}\p{Lt}\p{Lm}\p{M}]+|\d+")
 GLUED_UNIT = regex.compile(r"^\d+(\p{L}{1,2}\d)$")  # of `120m²`
 MOST_PARTS = 6  # of one word; beyond, it is a hash, of which no part means anything

@@ -10,7 +10,7 @@ from lite.schema import Document, Trace
 from lite.stages.quotes import boxes_of
 
 QUOTE = 300  # characters, at most
-READ = 1000  # characters of a sentence that are compared: of one word, the terms take quadratic time
+READ = 1000  # characters of a sentence that are compared
 SENTENCE = re.compile(r"\S[^\n]*?(?:[.!?…]+(?=\s)(?!\s+[a-z])|[。！？]+|(?=\n)|$)")
 PASSAGES = 3  # that are shown where the model's output cannot be read
 # What a program that shows Markdown or HTML would load or follow: a document may bring it, to send elsewhere what else

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
 
 import pytest
@@ -142,3 +143,11 @@ def test_any_text_has_terms_without_spaces(text: str) -> None:
 @given(st.text(alphabet=st.characters(categories=["Lu", "Ll", "Lo", "Nd"]), min_size=1, max_size=12))
 def test_every_word_finds_itself_in_a_text(word: str) -> None:
     assert set(query_terms(word)) & set(terms(f"before {word} after"))
+
+
+@pytest.mark.parametrize("word", ["é" * 20_000, "a1" * 10_000, "α" * 20_000 + "#a", "а" * 20_000])
+def test_a_word_without_end_takes_linear_time(word):
+    """A fraction of a second; quadratic time was five."""
+    before = time.process_time()
+    terms(word)
+    assert time.process_time() - before < 2
