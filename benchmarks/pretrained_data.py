@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from lite.data.jsonl import connected
 from lite.data.pools import Corpus, hard_pool
 from lite.library.words import words
 from lite.schema import Document, Example
@@ -100,23 +101,12 @@ def split_by_document(
 ) -> dict[str, str]:
     """The split of each question, by its id. Questions with a document or a document's text in common stay together,
     as do those on pieces of one text (`ID-0`, `ID-1`)."""
-    root: dict[str, str] = {}
-
-    def find(i: str) -> str:
-        while root.setdefault(i, i) != i:
-            root[i] = root[root[i]]
-            i = root[i]
-        return i
-
+    shared: list[Sequence[str]] = []
     first_with: dict[str, str] = {}
     for document in documents:
         text = " ".join(f"{document.title} {document.text}".lower().split())
-        root[find(document.id)] = find(first_with.setdefault(text, document.id))
-        root[find(document.id)] = find(f"whole {source_of(document.id)}")
-    for example in examples:
-        first, *others = sorted(example.relevant)
-        for other in others:
-            root[find(other)] = find(first)
+        shared.append((f"whole {source_of(document.id)}", first_with.setdefault(text, document.id), document.id))
+    find = connected([*shared, *(sorted(example.relevant) for example in examples)])
     together = defaultdict(list)
     for example in examples:
         together[find(min(example.relevant))].append(example.id)

@@ -19,7 +19,7 @@ import math
 import os
 import zlib
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -131,6 +131,16 @@ def divide(relevant: dict[str, list[str]]) -> dict[str, str]:
     Args:
         relevant: The ids of each question's relevant documents, by its id.
     """
+    first_of = connected(relevant.values())
+    together = defaultdict(list)
+    for question, ids in relevant.items():
+        together[first_of(ids[0])].append(question)
+    found = _drawn(list(together.values()))
+    return found if len(set(found.values())) == len(SPLITS) else _drawn([[question] for question in relevant])
+
+
+def connected(groups: Iterable[Sequence[str]]) -> Callable[[str], str]:
+    """What gives one name to all that stand in one group, or in groups with a member in common."""
     root: dict[str, str] = {}
 
     def find(i: str) -> str:
@@ -139,14 +149,10 @@ def divide(relevant: dict[str, list[str]]) -> dict[str, str]:
             i = root[i]
         return i
 
-    for first, *others in relevant.values():
+    for first, *others in groups:
         for other in others:
             root[find(other)] = find(first)
-    together = defaultdict(list)
-    for question, ids in relevant.items():
-        together[find(ids[0])].append(question)
-    found = _drawn(list(together.values()))
-    return found if len(set(found.values())) == len(SPLITS) else _drawn([[question] for question in relevant])
+    return find
 
 
 def _drawn(groups: list[list[str]]) -> dict[str, str]:
