@@ -109,7 +109,9 @@ def documents_table(pool, scores: dict[str, float], kept, shown, untrained: bool
 
 def show_support(support: Support, console: Console) -> None:
     """The verdict on whether the answer rests on what it cites, and its figures."""
-    style = {"rests on it": "bold green", "weak": "bold yellow"}.get(support.verdict, "bold red")
+    from lite.stages.support import RESTS, WEAK  # torch, which `lite search` does without
+
+    style = {RESTS: "bold green", WEAK: "bold yellow"}.get(support.verdict, "bold red")
     console.print(Text.assemble("Evidence: ", (support.verdict, style)))
     for name, cited, uncited in (
         ("without what is cited", support.necessity, support.uncited_necessity),

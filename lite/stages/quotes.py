@@ -12,6 +12,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import eq
 from typing import Any
 
 from rapidfuzz.distance import Levenshtein
@@ -186,7 +188,8 @@ def boxes_of(document: Document, start: int, end: int) -> list[tuple[float, floa
     return lines
 
 
-def tokens(text: str) -> list[Token]:
+@lru_cache(maxsize=512)  # a chain's quotes are looked up in the same few documents, as are those of a whole group
+def tokens(text: str) -> tuple[Token, ...]:
     """The words, numbers and signs of a text in the form in which they are compared."""
     skipped = [match.span() for match in NOT_TEXT.finditer(text)]
     marks = {i for match in NOTE_MARK.finditer(text) for i in range(*match.span())}
@@ -209,7 +212,7 @@ def tokens(text: str) -> list[Token]:
                 optional = optional or _is_note(characters, i)
             found.append(Token(character, index, index + 1, optional))
         kind_before, index_before = kind, index
-    return found
+    return tuple(found)
 
 
 def says(text: str, words: str) -> bool:
@@ -254,8 +257,6 @@ def _kind(characters: Sequence[tuple[str, int]], i: int) -> str | None:
         if before.isalpha() and _next_letter(characters, i):
             return None
         return "sign" if after.isdigit() and not before.isalnum() and before not in HYPHENS else ""
-    if before.isalpha() and character.isspace() and _after_hyphen(characters, i):
-        return None
     if character in "%‰§&@" or (category[0] == "S" and character not in NO_SIGNS and not "■" <= character <= "◿"):
         return "sign"
     return None if character.isspace() and _after_hyphen(characters, i) else ""
@@ -315,15 +316,11 @@ def _find(part: Sequence[Token], text: Sequence[Token]) -> tuple[int, int] | Non
     """The first and the last character of a part in a text: word for word; then without what may be footnote marks;
     then with a slip of text recognition in long words."""
     plain = [token for token in text if not token.optional]
-    for tried, same in ((text, _equal), (plain, _equal), (text, _alike), (plain, _alike)):
+    for tried, same in ((text, eq), (plain, eq), (text, _alike), (plain, _alike)):
         for i in range(len(tried) - len(part) + 1):
             if all(same(a.form, tried[i + n].form) for n, a in enumerate(part)):
                 return tried[i].start, tried[i + len(part) - 1].end
     return None
-
-
-def _equal(one: str, other: str) -> bool:
-    return one == other
 
 
 def _alike(one: str, other: str) -> bool:

@@ -86,13 +86,11 @@ def check_support(
         variants["uncited_necessity"] = _mask_as_much([d for d in by_score if d in others], amount)
         variants["uncited_sufficiency"] = {d.id: masked(d) for d in cited}
     said = _verdicts(listing, outcome.cited)
-    found = {
-        name: answer_log_probability(
-            model, processor, replace(listing, documents=tuple(changed.get(d.id, d) for d in listing.documents)), said,
-            outcome.answer, document_chars,
-        )
-        for name, changed in variants.items()
-    }  # fmt: skip
+    found = {}
+    with evaluating(model), merged(model):
+        for name, changed in variants.items():
+            shown = replace(listing, documents=tuple(changed.get(d.id, d) for d in listing.documents))
+            found[name] = _log_probability(model, processor, shown, said, outcome.answer, document_chars)
     falls = {name: found["all"] - value for name, value in found.items() if name != "all"}
     words = answer_in(outcome.answer, cited)
     rests = falls["necessity"] >= HALVED and falls["necessity"] > falls.get("uncited_necessity", -math.inf)
@@ -101,7 +99,7 @@ def check_support(
 
 
 @torch.inference_mode()
-def answer_log_probability(
+def _log_probability(
     model: PreTrainedModel, processor: ProcessorMixin, listing: Listing, said: str, answer: str, document_chars: int
 ) -> float:
     """Log-probability of an answer's tokens, after the prompt and what is said before them."""
@@ -119,8 +117,7 @@ def answer_log_probability(
             inputs[name] = torch.cat([value, filling], dim=1)
     inputs["input_ids"] = ids
     kept = after.shape[1] + 1
-    with evaluating(model), merged(model):
-        logits = model(**inputs, logits_to_keep=kept, use_cache=False).logits[0, -kept:-1]
+    logits = model(**inputs, logits_to_keep=kept, use_cache=False).logits[0, -kept:-1]
     return float(logits.float().log_softmax(-1).gather(-1, after[0].unsqueeze(-1)).sum())
 
 
