@@ -21,7 +21,6 @@ from lite.schema import Example
 
 FIGURES = ("auc", "recall@5", "hit@1", "ndcg@5")
 FUSED_K = 10  # of reciprocal ranks; 60, which is usual, is for lists of a thousand
-CROSS_ENCODER = "cross-encoder/ms-marco-MiniLM-L-12-v2"
 LONGEST = 512  # tokens of a question and a document, for the cross-encoder
 
 Rows = Sequence[Sequence[float]]  # of each question its FIGURES

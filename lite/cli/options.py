@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from lite.library.store import Library
 
 NOTHING = 3  # exit status where nothing was found
-ADAPTERS = "Adapters that `lite push` shared: their hub id (downloaded once), or a folder."
 OCR = {"auto": None, "on": True, "off": False}
 
 
